@@ -1,0 +1,14 @@
+//! The words that every other module speaks: plain values, no behaviour that needs a socket, a file or the system clock.
+//!
+//! Nothing in here imports another module of ours. The lexicon in ARCHITECTURE.md gives each word its one meaning.
+
+pub mod clock;
+pub mod deadline;
+pub mod diagnostic;
+pub mod ids;
+pub mod outcome;
+pub mod request;
+pub mod source;
+pub mod toggle;
+pub mod units;
+pub mod verdict;

@@ -1,0 +1,48 @@
+//! How an attempt at an upstream ended, classified once, so that retries, breakers, health and logs agree.
+
+use http::StatusCode;
+
+use super::deadline::Limit;
+
+/// The end of one attempt, or its response head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// A response head arrived.
+    Status(StatusCode),
+    /// No connection: refused, unreachable, TLS failure or an unresolved name.
+    Connect,
+    /// The connection ended before a response head.
+    Reset,
+    /// A limit was over before a response head.
+    Timeout(Limit),
+    /// What arrived was not HTTP.
+    Invalid,
+    /// The client went away first; says nothing of the upstream.
+    ClientGone,
+}
+
+impl Outcome {
+    /// The label in metrics and logs: a closed set.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Status(status) => match status.as_u16() / 100 {
+                1 => "1xx",
+                2 => "2xx",
+                3 => "3xx",
+                4 => "4xx",
+                5 => "5xx",
+                _ => "other",
+            },
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Timeout(_) => "timeout",
+            Self::Invalid => "invalid",
+            Self::ClientGone => "client_gone",
+        }
+    }
+
+    /// Every label.
+    pub const LABELS: [&'static str; 11] =
+        ["1xx", "2xx", "3xx", "4xx", "5xx", "other", "connect", "reset", "timeout", "invalid", "client_gone"];
+}

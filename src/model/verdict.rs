@@ -1,0 +1,300 @@
+//! What a policy decided, and how a refusal is named. The table of codes is the contract of `config.md`.
+
+use std::borrow::Cow;
+
+use http::header::{HeaderName, HeaderValue};
+use http::StatusCode;
+use serde::Serialize;
+
+/// Why the gateway itself answered. The name is stable: it is the last part of the problem's `type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// Malformed request or refused path.
+    BadRequest,
+    /// Access list.
+    Forbidden,
+    /// No route for this host and path.
+    NoRoute,
+    /// The path is known, the method is not.
+    MethodNotAllowed,
+    /// Request head or body came too slowly.
+    RequestTimeout,
+    /// Body over the limit.
+    BodyTooLarge,
+    /// Request target longer than the head limit allows.
+    HeadersTooLarge,
+    /// A feature of HTTP that is not offered here, such as CONNECT.
+    NotImplemented,
+    /// The `Expect` field asks for something unknown (RFC 9110 §10.1.1).
+    ExpectationFailed,
+    /// The authority is not served on this connection (RFC 9110 §15.5.20).
+    MisdirectedRequest,
+    /// The upstream refused the connection or could not be reached.
+    UpstreamUnreachable,
+    /// The upstream's answer was not HTTP, or it ended in the middle of its head.
+    UpstreamInvalid,
+    /// No endpoint to try: names not resolved, or none in the upstream.
+    NoHealthyEndpoint,
+    /// The gateway is at a limit of its own.
+    Overloaded,
+    /// `timeout.attempt` or `connect_timeout` was over.
+    UpstreamTimeout,
+    /// `timeout.request` was over.
+    DeadlineExceeded,
+    /// A defect of the gateway.
+    Internal,
+}
+
+impl Code {
+    /// Every code, for the reference and for metrics that start at zero.
+    pub const ALL: [Self; 17] = [
+        Self::BadRequest,
+        Self::Forbidden,
+        Self::NoRoute,
+        Self::MethodNotAllowed,
+        Self::RequestTimeout,
+        Self::BodyTooLarge,
+        Self::HeadersTooLarge,
+        Self::NotImplemented,
+        Self::ExpectationFailed,
+        Self::MisdirectedRequest,
+        Self::UpstreamUnreachable,
+        Self::UpstreamInvalid,
+        Self::NoHealthyEndpoint,
+        Self::Overloaded,
+        Self::UpstreamTimeout,
+        Self::DeadlineExceeded,
+        Self::Internal,
+    ];
+
+    /// The stable name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The status that the client sees.
+    #[must_use]
+    pub const fn status(self) -> StatusCode {
+        self.row().1
+    }
+
+    /// The problem's `title`: the same for every occurrence (RFC 9457 §3.1.3).
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        self.row().2
+    }
+
+    /// The error type for `Proxy-Status` (RFC 9209 §2.3).
+    #[must_use]
+    pub const fn proxy_error(self) -> &'static str {
+        self.row().3
+    }
+
+    /// Whether the connection is closed after this answer because its state can't be trusted.
+    #[must_use]
+    pub const fn closes_connection(self) -> bool {
+        matches!(self, Self::BadRequest | Self::RequestTimeout | Self::HeadersTooLarge | Self::NotImplemented)
+    }
+
+    const fn row(self) -> (&'static str, StatusCode, &'static str, &'static str) {
+        match self {
+            Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST, "Malformed request", "http_request_error"),
+            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "Not allowed", "http_request_denied"),
+            Self::NoRoute => ("no_route", StatusCode::NOT_FOUND, "No route", "destination_not_found"),
+            Self::MethodNotAllowed => {
+                ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", "http_request_denied")
+            }
+            Self::RequestTimeout => ("request_timeout", StatusCode::REQUEST_TIMEOUT, "Request too slow", "http_request_error"),
+            Self::BodyTooLarge => ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "Body too large", "http_request_error"),
+            Self::HeadersTooLarge => (
+                "headers_too_large",
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "Request head too large",
+                "http_request_error",
+            ),
+            Self::NotImplemented => ("not_implemented", StatusCode::NOT_IMPLEMENTED, "Not implemented", "http_request_error"),
+            Self::ExpectationFailed => {
+                ("expectation_failed", StatusCode::EXPECTATION_FAILED, "Expectation failed", "http_request_error")
+            }
+            Self::MisdirectedRequest => (
+                "misdirected_request",
+                StatusCode::MISDIRECTED_REQUEST,
+                "Not served on this connection",
+                "http_request_error",
+            ),
+            Self::UpstreamUnreachable => (
+                "upstream_unreachable",
+                StatusCode::BAD_GATEWAY,
+                "Upstream unreachable",
+                "connection_refused",
+            ),
+            Self::UpstreamInvalid => {
+                ("upstream_invalid", StatusCode::BAD_GATEWAY, "Upstream answered nonsense", "http_protocol_error")
+            }
+            Self::NoHealthyEndpoint => (
+                "no_healthy_endpoint",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "No healthy endpoint",
+                "destination_unavailable",
+            ),
+            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "Overloaded", "connection_limit_reached"),
+            Self::UpstreamTimeout => {
+                ("upstream_timeout", StatusCode::GATEWAY_TIMEOUT, "Upstream too slow", "http_response_timeout")
+            }
+            Self::DeadlineExceeded => {
+                ("deadline_exceeded", StatusCode::GATEWAY_TIMEOUT, "Deadline exceeded", "http_response_timeout")
+            }
+            Self::Internal => {
+                ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Internal error", "proxy_internal_error")
+            }
+        }
+    }
+}
+
+/// A refusal: everything that the client is told. `pipeline::fail` turns it into a response, nothing else does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// What kind.
+    pub code: Code,
+    /// This occurrence, for the person who reads the answer; never a secret, never internals of the upstream.
+    pub detail: Cow<'static, str>,
+    /// Fields beyond those that every refusal has: `Allow`, `Retry-After`, …
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Rejection {
+    /// A refusal without further fields.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: detail.into(), headers: Vec::new() }
+    }
+
+    /// Adds a field to the answer.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+/// The names of the policies, as they stand in the configuration, in metrics, logs and `explain`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyName {
+    /// `access`
+    Access,
+    /// `cors`
+    Cors,
+    /// `validate`
+    Validate,
+    /// `redirect`
+    Redirect,
+    /// `respond`
+    Respond,
+    /// `rewrite`
+    Rewrite,
+    /// `headers`
+    Headers,
+    /// `compress`
+    Compress,
+    /// `timeout`
+    Timeout,
+}
+
+impl PolicyName {
+    /// Every policy in the order of the stages that run them.
+    pub const ALL: [Self; 9] = [
+        Self::Access,
+        Self::Cors,
+        Self::Validate,
+        Self::Redirect,
+        Self::Respond,
+        Self::Rewrite,
+        Self::Headers,
+        Self::Compress,
+        Self::Timeout,
+    ];
+
+    /// The key in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::Cors => "cors",
+            Self::Validate => "validate",
+            Self::Redirect => "redirect",
+            Self::Respond => "respond",
+            Self::Rewrite => "rewrite",
+            Self::Headers => "headers",
+            Self::Compress => "compress",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// How a policy judged a request, as a closed set for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The request goes on.
+    Allow,
+    /// The request is refused.
+    Reject,
+    /// The request would be refused, but the policy is in report mode.
+    WouldReject,
+    /// The policy answered the request itself (a redirect, a preflight, a fixed response).
+    Answer,
+    /// The policy changed the request or the response.
+    Apply,
+}
+
+impl Verdict {
+    /// Every verdict.
+    pub const ALL: [Self; 5] = [Self::Allow, Self::Reject, Self::WouldReject, Self::Answer, Self::Apply];
+
+    /// The label in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Reject => "reject",
+            Self::WouldReject => "would_reject",
+            Self::Answer => "answer",
+            Self::Apply => "apply",
+        }
+    }
+}
+
+/// One policy's judgement of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Who judged.
+    pub policy: PolicyName,
+    /// How.
+    pub verdict: Verdict,
+    /// Why, in words.
+    pub reason: Cow<'static, str>,
+}
+
+/// Whether an admission policy refuses or only reports what it would refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Refuse.
+    #[default]
+    Enforce,
+    /// Count, log and audit the refusal as `would_reject`, and let the request go on.
+    Report,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_distinct_names_and_error_statuses() {
+        let names: std::collections::BTreeSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(names.len(), Code::ALL.len());
+        assert!(Code::ALL.iter().all(|code| code.status().is_client_error() || code.status().is_server_error()));
+    }
+}
