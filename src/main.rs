@@ -1,1 +1,3 @@
-fn main(){}
+//! The `portcullis` program: arguments to `cli`, and its answer to an exit code.
+
+fn main() {}
