@@ -6,30 +6,7 @@
 use http::{Method, StatusCode};
 
 use crate::model::outcome::Outcome;
-
-/// A closed set of label values, in the order in which counters are laid out.
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $label:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name {
-            $($(#[$variant_doc])* $variant,)+
-        }
-
-        impl $name {
-            /// Every value.
-            pub const ALL: [Self; [$($label),+].len()] = [$(Self::$variant),+];
-
-            /// The label in metrics and logs.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $label,)+
-                }
-            }
-        }
-    };
-}
+use crate::telemetry::label::label;
 
 label! {
     /// How a connection or a stream ended without becoming a request that a route could be found for.
