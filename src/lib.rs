@@ -10,3 +10,4 @@ pub mod model;
     reason = "the demo app is an origin: it listens on a socket and waits when asked to"
 )]
 pub mod demo;
+pub mod telemetry;
