@@ -4,3 +4,7 @@
 //! `tests/architecture.rs` holds it up). Everything down to `pipeline` is pure: no socket, file or system clock.
 
 pub mod model;
+pub mod snapshot;
+
+#[expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the edge is where connections are accepted")]
+pub mod edge;
