@@ -11,3 +11,7 @@ pub mod model;
 )]
 pub mod demo;
 pub mod telemetry;
+pub mod snapshot;
+
+#[expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the edge is where connections are accepted")]
+pub mod edge;

@@ -3,9 +3,12 @@
 //! Nothing in here imports another module of ours. The lexicon in ARCHITECTURE.md gives each word its one meaning.
 
 pub mod clock;
+pub mod connection;
 pub mod deadline;
 pub mod diagnostic;
+pub mod drain;
 pub mod ids;
+pub mod listener;
 pub mod outcome;
 pub mod request;
 pub mod source;
