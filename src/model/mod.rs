@@ -8,6 +8,7 @@ pub mod diagnostic;
 pub mod ids;
 pub mod outcome;
 pub mod request;
+pub mod shape;
 pub mod source;
 pub mod toggle;
 pub mod units;
