@@ -11,6 +11,7 @@ pub mod ids;
 pub mod listener;
 pub mod outcome;
 pub mod request;
+pub mod shape;
 pub mod source;
 pub mod toggle;
 pub mod units;

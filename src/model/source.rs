@@ -144,9 +144,10 @@ impl<T: JsonSchema> JsonSchema for Spanned<T> {
     }
 }
 
-/// The struct name by which a [`Spanned`] asks the document's deserializer for a place beside the value.
+/// The newtype name by which a [`Spanned`] asks the document's deserializer for a place beside the value: it answers with
+/// a map of [`SPANNED_FIELDS`]. Another format hands over the bare value, whose place is then the default.
 pub const SPANNED_STRUCT: &str = "$portcullis::Spanned";
-/// The fields of [`SPANNED_STRUCT`], in the order in which the deserializer yields them.
+/// The keys of the answer to [`SPANNED_STRUCT`], in the order in which the deserializer yields them.
 pub const SPANNED_FIELDS: [&str; 4] = ["$file", "$start", "$end", "$value"];
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Spanned<T> {
@@ -175,9 +176,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Spanned<T> {
                 let value = value.ok_or_else(|| de::Error::missing_field("$value"))?;
                 Ok(Spanned { value, span })
             }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Spanned<T>, D::Error> {
+                T::deserialize(deserializer).map(|value| Spanned { value, span: SourceSpan::default() })
+            }
         }
 
-        deserializer.deserialize_struct(SPANNED_STRUCT, &SPANNED_FIELDS, SpannedVisitor(PhantomData))
+        deserializer.deserialize_newtype_struct(SPANNED_STRUCT, SpannedVisitor(PhantomData))
     }
 }
 
