@@ -46,12 +46,12 @@ fn push_who(out: &mut Vec<u8>, entry: &Entry<'_>) {
 /// The request and where it went.
 fn push_what(out: &mut Vec<u8>, entry: &Entry<'_>) {
     if let Some(what) = entry.non_request {
-        text(out, ",\"non_request\":\"", what.as_str().as_bytes());
+        word(out, ",\"non_request\":\"", what.as_str());
     }
     if let Some(method) = entry.method {
         text(out, ",\"method\":\"", method.as_str().as_bytes());
     }
-    text(out, ",\"scheme\":\"", entry.scheme.as_str().as_bytes());
+    word(out, ",\"scheme\":\"", entry.scheme.as_str());
     if let Some(host) = entry.host {
         text(out, ",\"host\":\"", host);
     }
@@ -59,7 +59,7 @@ fn push_what(out: &mut Vec<u8>, entry: &Entry<'_>) {
         push_path_and_query(out, target);
     }
     if let Some(version) = entry.version {
-        text(out, ",\"version\":\"", version_text(version).as_bytes());
+        word(out, ",\"version\":\"", version_text(version));
     }
     let names =
         [(",\"route\":\"", entry.route), (",\"upstream\":\"", entry.upstream), (",\"endpoint\":\"", entry.endpoint)];
@@ -94,10 +94,10 @@ fn push_result(out: &mut Vec<u8>, entry: &Entry<'_>) {
         number(out, ",\"status\":", status.as_u16().into());
     }
     if let Some(code) = entry.code {
-        text(out, ",\"code\":\"", code.as_str().as_bytes());
+        word(out, ",\"code\":\"", code.as_str());
     }
     if let Some(termination) = entry.termination {
-        text(out, ",\"termination\":\"", termination.as_str().as_bytes());
+        word(out, ",\"termination\":\"", termination.as_str());
     }
     number(out, ",\"bytes_in\":", entry.bytes_in);
     number(out, ",\"bytes_out\":", entry.bytes_out);
@@ -108,7 +108,7 @@ fn push_result(out: &mut Vec<u8>, entry: &Entry<'_>) {
 fn push_attempts(out: &mut Vec<u8>, entry: &Entry<'_>) {
     let attempt = |out: &mut Vec<u8>, attempt: &AttemptEntry<'_>| {
         text(out, "{\"endpoint\":\"", attempt.endpoint.as_bytes());
-        text(out, ",\"outcome\":\"", attempt.outcome.as_str().as_bytes());
+        word(out, ",\"outcome\":\"", attempt.outcome.as_str());
         out.extend_from_slice(b",\"duration_ms\":");
         push_millis(out, attempt.duration);
         out.push(b'}');
@@ -118,8 +118,8 @@ fn push_attempts(out: &mut Vec<u8>, entry: &Entry<'_>) {
 
 fn push_decisions(out: &mut Vec<u8>, entry: &Entry<'_>) {
     list(out, ",\"decisions\":[", entry.notable_decisions(), |out, decision: &Decision| {
-        text(out, "{\"policy\":\"", decision.policy.as_str().as_bytes());
-        text(out, ",\"verdict\":\"", decision.verdict.as_str().as_bytes());
+        word(out, "{\"policy\":\"", decision.policy.as_str());
+        word(out, ",\"verdict\":\"", decision.verdict.as_str());
         text(out, ",\"reason\":\"", decision.reason.as_bytes());
         out.push(b'}');
     });
@@ -144,6 +144,11 @@ fn list<T>(out: &mut Vec<u8>, open: &str, items: impl Iterator<Item = T>, mut wr
 /// A string; `open` is the key up to the opening quote.
 fn text(out: &mut Vec<u8>, open: &str, value: &[u8]) {
     quoted(out, open, |out| Escape::Json.push_at_most(out, value, most::SHORT));
+}
+
+/// A string from a closed set of words, which needs no escaping.
+fn word(out: &mut Vec<u8>, open: &str, word: &'static str) {
+    quoted(out, open, |out| out.extend_from_slice(word.as_bytes()));
 }
 
 fn quoted(out: &mut Vec<u8>, open: &str, write: impl FnOnce(&mut Vec<u8>)) {
