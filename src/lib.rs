@@ -16,3 +16,4 @@ pub mod snapshot;
 #[expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the edge is where connections are accepted")]
 pub mod edge;
 pub mod routing;
+pub mod config;
