@@ -165,7 +165,9 @@ fn directives(level: Level, overriding: Option<&str>) -> String {
     format!("{libraries},portcullis={},pingora_core=error,pingora_core::apps=off", level.as_str())
 }
 
-/// Filter and format together, so that one reload replaces both.
+/// Filter and format together, so that one reload replaces both. The filter is the outer one: `Layered` asks only the
+/// outer for the most detailed level, and without that every `debug!` and `trace!` of pingora would be built and thrown
+/// away, several for each request.
 fn layer<S, W>(config: Config, surroundings: &Surroundings, writer: W) -> Result<BoxedLayer<S>, Error>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
@@ -178,11 +180,11 @@ where
     Ok(match config.format {
         Format::Text => {
             let writer = Inert { writer, colour: surroundings.colour };
-            filter.and_then(events.with_ansi(surroundings.colour).with_writer(writer)).boxed()
+            events.with_ansi(surroundings.colour).with_writer(writer).and_then(filter).boxed()
         }
         Format::Json => {
             let events = events.json().flatten_event(true).with_current_span(false).with_span_list(false);
-            filter.and_then(events.with_writer(writer)).boxed()
+            events.with_writer(writer).and_then(filter).boxed()
         }
     })
 }
@@ -240,6 +242,7 @@ mod tests {
     use std::sync::Arc;
 
     use parking_lot::Mutex;
+    use tracing_subscriber::filter::LevelFilter;
 
     use super::*;
 
@@ -309,6 +312,17 @@ mod tests {
         let surroundings = Surroundings { overriding: Some("portcullis=loud".to_owned()), colour: false };
         let error = layer::<Registry, _>(Config::default(), &surroundings, Page::default()).err().expect("refused");
         assert!(error.to_string().starts_with("PORTCULLIS_LOG is neither a level nor a list of"), "{error}");
+    }
+
+    #[test]
+    fn what_nobody_hears_is_not_even_built() {
+        let check = |level, format, expected| {
+            let layer = layer(Config { level, format }, &Surroundings::default(), Page::default()).expect("a filter");
+            assert_eq!(tracing_subscriber::registry().with(layer).max_level_hint(), Some(expected));
+        };
+        check(Level::Info, Format::Text, LevelFilter::INFO);
+        check(Level::Warn, Format::Json, LevelFilter::WARN);
+        check(Level::Trace, Format::Text, LevelFilter::TRACE);
     }
 
     #[test]
