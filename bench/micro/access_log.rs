@@ -1,6 +1,7 @@
 //! What evidence costs a request: one line of the access log, and what is counted of one proxied request.
 //!
 //! Lines are written to `/dev/null` by the writer thread, so that the whole way is measured and not the disk.
+#![expect(clippy::expect_used, reason = "a benchmark that can't be set up stops")]
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -37,6 +37,7 @@ pub const LONGEST_LINE: usize = 192 * 1024;
 
 /// The access log. `access_log = false` switches it off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AccessLog")]
 #[serde(default)]
 pub struct Config {
     /// The file that lines are appended to, or `-` for standard output. It is created when it does not exist, readable

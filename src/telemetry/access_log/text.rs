@@ -66,6 +66,10 @@ fn plain_length(bytes: &[u8]) -> usize {
 }
 
 /// Printable ASCII except the quote and the backslash: the same in every format.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "without branches, the compiler looks at a block with vector instructions"
+)]
 const fn is_plain(byte: u8) -> bool {
     (byte >= 0x20) & (byte < 0x7f) & (byte != b'"') & (byte != b'\\')
 }

@@ -13,6 +13,7 @@ mod json;
 
 /// How a line of the access log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AccessLogFormat")]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     /// A JSON object per line with everything that is known; what is absent is left out.
