@@ -10,8 +10,8 @@ use std::fmt;
 
 use serde::de::value::{StrDeserializer, U32Deserializer};
 use serde::de::{
-    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, Unexpected,
-    VariantAccess, Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, Unexpected, VariantAccess,
+    Visitor,
 };
 
 use super::node::{Key, Node, Value};
@@ -314,7 +314,10 @@ impl<'de> VariantAccess<'de> for NodeDeserializer<'_> {
     type Error = Refused;
 
     fn unit_variant(self) -> Result<(), Refused> {
-        Err(Refused { span: Some(self.node.span), ..de::Error::custom("this choice takes no settings: write it as a string") })
+        Err(Refused {
+            span: Some(self.node.span),
+            ..de::Error::custom("this choice takes no settings: write it as a string")
+        })
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Refused> {
@@ -376,8 +379,7 @@ mod tests {
 
     #[track_caller]
     fn at<T>(text: &str, spanned: &Spanned<T>, written: &str) {
-        let (start, end) = (usize::try_from(spanned.span.start).unwrap(), usize::try_from(spanned.span.end).unwrap());
-        assert_eq!((spanned.span.file, &text[start..end]), (7, written));
+        assert_eq!((spanned.span.file, spanned.span.slice(text)), (7, Some(written)));
     }
 
     #[test]
@@ -472,8 +474,7 @@ mod tests {
     fn a_refused_value_is_named_with_its_place() {
         let refused = |text: &str| {
             let error = read::<BTreeMap<String, OrOff<Limit>>>(text).unwrap_err();
-            let span = error.span.unwrap();
-            format!("{}: {}", &text[usize::try_from(span.start).unwrap()..usize::try_from(span.end).unwrap()], error.message)
+            format!("{}: {}", error.span.unwrap().slice(text).unwrap(), error.message)
         };
         assert_eq!(refused("a = { rate = 'x' }"), "'x': expected u32, found string \"x\"");
         assert_eq!(refused("a = true"), "true: expected `false` or settings");
@@ -482,8 +483,6 @@ mod tests {
 
     #[test]
     fn a_refused_secret_is_not_quoted() {
-        let mut diagnostics = Diagnostics::default();
-        let mut root = toml::parse("every = '${env:T}'", 0, &mut diagnostics).root;
         struct Lookup;
         impl secrets::Lookups for Lookup {
             fn variable(&mut self, _: &str) -> Result<String, String> {
@@ -493,6 +492,8 @@ mod tests {
                 Err(String::new())
             }
         }
+        let mut diagnostics = Diagnostics::default();
+        let mut root = toml::parse("every = '${env:T}'", 0, &mut diagnostics).root;
         secrets::resolve(&mut root, &mut Lookup, &mut diagnostics);
         let error = from_node::<Limit>(&root).unwrap_err();
         assert_eq!(error.message, "the value of \"${env:T}\" is not allowed here");

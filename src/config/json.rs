@@ -169,16 +169,12 @@ impl Reader<'_> {
             (Some(unit), _) => (vec![unit], 6),
             (None, _) => (vec![0xD800], 6),
         };
-        match char::decode_utf16(units).next() {
-            Some(Ok(c)) => {
-                self.at = start + length;
-                Some(c)
-            }
-            _ => {
-                self.fail(start..start + length, "not a character's escape");
-                None
-            }
-        }
+        let Some(Ok(c)) = char::decode_utf16(units).next() else {
+            self.fail(start..start + length, "not a character's escape");
+            return None;
+        };
+        self.at = start + length;
+        Some(c)
     }
 
     fn hex_unit(&self, at: usize) -> Option<u16> {
@@ -321,8 +317,12 @@ mod tests {
 
     #[test]
     fn reads_what_rfc_8259_allows() {
-        check(r#"{"a": [1, -0, 1.5e3, true, null, {}], "b": "x\n\u00e9\ud83d\ude00\/"}"#,
-            Ok("Table([(a, Array([Integer(1), Integer(0), Float(1500.0), Bool(true), Null, Table([])])), (b, String(\"x\\né😀/\"))])"));
+        check(
+            r#"{"a": [1, -0, 1.5e3, true, null, {}], "b": "x\n\u00e9\ud83d\ude00\/"}"#,
+            Ok(
+                "Table([(a, Array([Integer(1), Integer(0), Float(1500.0), Bool(true), Null, Table([])])), (b, String(\"x\\né😀/\"))])",
+            ),
+        );
         check(" [ ] ", Ok("Array([])"));
     }
 

@@ -4,7 +4,11 @@
 //! order of their names. A relative path in a file (`${file:…}`, a certificate) starts at the folder of that file, so
 //! that a configuration can be moved as a whole and does not depend on where the program was started. Everything that is
 //! read is bounded and is a regular file: a FIFO or a device would hang the reload.
-#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "this is where files and the environment are read")]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "this is where files and the environment are read"
+)]
 
 use std::collections::HashMap;
 use std::fs;
@@ -220,9 +224,8 @@ fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
 }
 
 fn text_of(content: Vec<u8>, path: &Path) -> Result<String, String> {
-    let text = String::from_utf8(content).map_err(|error| {
-        format!("not UTF-8 text at byte {}: {}", error.utf8_error().valid_up_to(), path.display())
-    })?;
+    let text = String::from_utf8(content)
+        .map_err(|error| format!("not UTF-8 text at byte {}: {}", error.utf8_error().valid_up_to(), path.display()))?;
     Ok(match text.strip_prefix('\u{feff}') {
         Some(without_mark) => without_mark.to_owned(),
         None => text,
@@ -342,9 +345,19 @@ mod tests {
         let fifo = folder.path().join("fifo");
         let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo is a standard command");
         assert!(made.success());
-        check(&load(&folder.path().join("s.toml")), &[("unreadable_file", "not a regular"), ("unreadable_file", "not a regular")]);
+        check(
+            &load(&folder.path().join("s.toml")),
+            &[("unreadable_file", "not a regular"), ("unreadable_file", "not a regular")],
+        );
         fs::create_dir(folder.path().join("dir.toml")).expect("it is writable");
-        check(&load(folder.path()), &[("unreadable_file", "not a regular"), ("unreadable_file", "not a regular"), ("unreadable_file", "not a regular")]);
+        check(
+            &load(folder.path()),
+            &[
+                ("unreadable_file", "not a regular"),
+                ("unreadable_file", "not a regular"),
+                ("unreadable_file", "not a regular"),
+            ],
+        );
         check(&load(Path::new("/dev/null")), &[("unknown_format", "/dev/null")]);
     }
 

@@ -28,7 +28,9 @@ fn merge_entry(known: &Key, old: &mut Node, key: &Key, new: Node, diagnostics: &
             for (name, node) in new {
                 match old.iter().find(|(known, _)| known.text == name.text) {
                     None => old.push((name, node)),
-                    Some((known, _)) => diagnostics.push(duplicate(known, &name, &format!("{}.{}", key.text, name.text))),
+                    Some((known, _)) => {
+                        diagnostics.push(duplicate(known, &name, &format!("{}.{}", key.text, name.text)));
+                    }
                 }
             }
         }
@@ -68,7 +70,11 @@ mod tests {
 
     #[test]
     fn tables_merge_by_name_and_lists_of_tables_append() {
-        check("[u.a]\nx=1\n[[r]]\nn=1\n", "z=1\n[u.b]\ny=1\n[[r]]\nn=2\n", Ok(r#"{"r":[{"n":1},{"n":2}],"u":{"a":{"x":1},"b":{"y":1}},"z":1}"#));
+        check(
+            "[u.a]\nx=1\n[[r]]\nn=1\n",
+            "z=1\n[u.b]\ny=1\n[[r]]\nn=2\n",
+            Ok(r#"{"r":[{"n":1},{"n":2}],"u":{"a":{"x":1},"b":{"y":1}},"z":1}"#),
+        );
     }
 
     #[test]

@@ -35,3 +35,6 @@ pub fn read<T: DeserializeOwned>(loaded: &mut Loaded, schema: &DocumentSchema) -
     }
     de::from_node(&loaded.root).map_err(|diagnostic| loaded.diagnostics.push(diagnostic)).ok()
 }
+
+#[cfg(test)]
+mod tests;

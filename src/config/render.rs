@@ -115,7 +115,11 @@ fn report<'a>(diagnostic: &'a Diagnostic, sources: &'a Sources) -> Group<'a> {
             continue;
         }
         let annotations = here.into_iter().map(|(span, why)| {
-            let kind = if Some(span) == diagnostic.span && why.is_none() { AnnotationKind::Primary } else { AnnotationKind::Context };
+            let kind = if Some(span) == diagnostic.span && why.is_none() {
+                AnnotationKind::Primary
+            } else {
+                AnnotationKind::Context
+            };
             kind.span(line.range(span)).label(why)
         });
         let snippet: Snippet<'a, Annotation<'a>> = Snippet::source(line.text).path(line.path).line_start(line.number);
@@ -155,7 +159,8 @@ impl<'a> Line<'a> {
     }
 
     fn range(&self, span: SourceSpan) -> std::ops::Range<usize> {
-        let within = |at: u32| usize::try_from(at).unwrap_or(usize::MAX).saturating_sub(self.start).min(self.text.len());
+        let within =
+            |at: u32| usize::try_from(at).unwrap_or(usize::MAX).saturating_sub(self.start).min(self.text.len());
         within(span.start)..within(span.end)
     }
 }

@@ -76,7 +76,9 @@ impl DocumentSchema {
         let schema = self.target(schema);
         match schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Json::as_array) {
             Some(parts) if depth > 0 => {
-                parts.iter().for_each(|part| self.collect_branches(part, depth - 1, branches));
+                for part in parts {
+                    self.collect_branches(part, depth - 1, branches);
+                }
             }
             _ if schema.get("type").and_then(Json::as_str) == Some("null") => {}
             _ => branches.push(schema),
@@ -124,7 +126,7 @@ const MAX_REFERENCES: usize = 16;
 fn expected_of(schema: &Json) -> String {
     let values = allowed_values(schema);
     if !values.is_empty() {
-        return join(&values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>(), "or");
+        return join(&values.into_iter().map(literal).collect::<Vec<_>>(), "or");
     }
     let words: Vec<String> = types(schema)
         .into_iter()
@@ -160,6 +162,11 @@ pub(super) fn types(schema: &Json) -> Vec<&str> {
 pub(super) fn allowed_values(schema: &Json) -> Vec<&Json> {
     let listed = schema.get("enum").and_then(Json::as_array).into_iter().flatten();
     schema.get("const").into_iter().chain(listed).collect()
+}
+
+/// A value in a message: strings have their quotes already.
+pub(super) fn literal(value: &Json) -> String {
+    if value.is_string() { value.to_string() } else { format!("`{value}`") }
 }
 
 /// Whether a schema without branches takes a value of that kind at all.

@@ -50,16 +50,12 @@ fn resolve_text(
             continue;
         }
         resolved.push_str(before);
-        let found = match after.split_once('}') {
-            Some((reference, behind)) => {
-                rest = behind;
-                look_up(reference, span.file, lookups)
-            }
-            None => {
-                rest = "";
-                Err(("bad_reference", "a reference without a closing `}`".to_owned(), Some(FORMS.to_owned())))
-            }
+        let (found, behind) = if let Some((reference, behind)) = after.split_once('}') {
+            (look_up(reference, span.file, lookups), behind)
+        } else {
+            (Err(("bad_reference", "a reference without a closing `}`".to_owned(), Some(FORMS.to_owned()))), "")
         };
+        rest = behind;
         match found {
             Ok(value) => {
                 resolved.push_str(&value);

@@ -28,11 +28,14 @@ pub fn parse(text: &str, file: u32, diagnostics: &mut Diagnostics) -> Parsed {
     }
     reader.broken.sort_unstable();
     let root = reader.table(table.get_ref(), &(0..0), 0);
-    for range in duplicates {
-        reader.duplicate(&root, &range);
+    for (index, range) in duplicates.into_iter().enumerate() {
+        reader.duplicate((index < SEARCHED).then_some(&root), &range);
     }
     Parsed { root, partial: reader.partial }
 }
+
+/// For how many duplicates the first place is looked for: each search goes through the whole file.
+const SEARCHED: usize = 50;
 
 struct Reader<'a> {
     text: Text<'a>,
@@ -117,14 +120,16 @@ impl Reader<'_> {
 
     /// The parser says where the second key is but not the first: that is the nearest line before with the same header,
     /// or the nearest key of that name in the same table. Where this is not certain, no first place is named.
-    fn duplicate(&mut self, root: &Node, range: &Range<usize>) {
+    fn duplicate(&mut self, root: Option<&Node>, range: &Range<usize>) {
         let written = self.text.text.get(range.clone()).unwrap_or_default();
         let key = Key { text: unquoted(written).to_owned(), span: self.text.span(range) };
         let mut first = None;
-        if self.line_before(key.span).is_some_and(|before| before.starts_with('[')) {
-            first = self.header_before(range);
-        } else {
-            self.nearest_before(root, &key, &mut first);
+        match root {
+            Some(_) if self.line_before(key.span).is_some_and(|before| before.starts_with('[')) => {
+                first = self.header_before(range);
+            }
+            Some(root) => self.nearest_before(root, &key, &mut first),
+            None => {}
         }
         self.diagnostics.push(duplicate_key(&key, first));
     }
@@ -199,8 +204,8 @@ mod tests {
         let mut diagnostics = Diagnostics::default();
         let parsed = parse(text, 0, &mut diagnostics);
         let at = |span: SourceSpan| {
-            let (start, end) = (usize::try_from(span.start).unwrap(), usize::try_from(span.end).unwrap());
-            format!("{}:{}", text[..start].matches('\n').count() + 1, &text[start..end])
+            let before = SourceSpan { start: 0, end: span.start, ..span };
+            format!("{}:{}", before.slice(text).unwrap().matches('\n').count() + 1, span.slice(text).unwrap())
         };
         let found: Vec<_> = diagnostics
             .as_slice()
@@ -214,7 +219,8 @@ mod tests {
 
     #[test]
     fn reads_every_kind_of_value_in_the_order_of_the_file() {
-        let parsed = check("b = 0x1F\na = [1.5, true, 'x', 1979-05-27]\n[t.u]\nk = {}\n[[l]]\n[[l]]\nx=\"\"\"\né\"\"\"", &[]);
+        let parsed =
+            check("b = 0x1F\na = [1.5, true, 'x', 1979-05-27]\n[t.u]\nk = {}\n[[l]]\n[[l]]\nx=\"\"\"\né\"\"\"", &[]);
         assert_eq!(
             format!("{:?}", parsed.root),
             "Table([(b, Integer(31)), (a, Array([Float(1.5), Bool(true), String(\"x\"), String(\"1979-05-27\")])), \

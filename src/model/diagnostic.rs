@@ -35,7 +35,14 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error at a place.
     pub fn error(code: &'static str, span: SourceSpan, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, code, message: message.into(), span: Some(span), related: Vec::new(), help: None }
+        Self {
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            span: Some(span),
+            related: Vec::new(),
+            help: None,
+        }
     }
 
     /// A warning at a place.

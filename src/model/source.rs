@@ -21,6 +21,14 @@ pub struct SourceSpan {
     pub end: u32,
 }
 
+impl SourceSpan {
+    /// The piece of `text` (the file's whole text) that it names.
+    #[must_use]
+    pub fn slice(self, text: &str) -> Option<&str> {
+        text.get(usize::try_from(self.start).ok()?..usize::try_from(self.end).ok()?)
+    }
+}
+
 /// The texts of all files that one configuration was read from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
