@@ -6,6 +6,7 @@ pub mod clock;
 pub mod deadline;
 pub mod diagnostic;
 pub mod ids;
+pub mod key;
 pub mod outcome;
 pub mod request;
 pub mod source;
