@@ -17,3 +17,7 @@ pub mod snapshot;
 pub mod edge;
 pub mod routing;
 pub mod config;
+pub mod upstream;
+
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the control plane does I/O, and it waits")]
+pub mod control;

@@ -9,6 +9,7 @@ pub mod diagnostic;
 pub mod drain;
 pub mod ids;
 pub mod listener;
+pub mod key;
 pub mod outcome;
 pub mod request;
 pub mod shape;
