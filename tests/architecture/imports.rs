@@ -62,8 +62,9 @@ const BELOW_CLI: &[&str] = &[
 const SHELL: &[&str] =
     &["config::load", "telemetry", "cache::store", "engine", "edge", "demo", "control", "cli", "main"];
 
-/// The shell, and the pure modules whose state is shared between requests (permits, single flight).
+/// The shell, and the pure modules whose state is shared between requests (permits, single flight, the word to drain).
 const WITH_SHARED_STATE: &[&str] = &[
+    "model::drain",
     "upstream",
     "policy",
     "snapshot",

@@ -57,7 +57,9 @@ fn lines_with(source: &Source, texts: &[&str], words: bool, sentence: impl Fn(&s
 }
 
 fn opens_with_its_purpose(source: &Source) -> Vec<Finding> {
-    if source.text.starts_with("//!") {
+    // a module's tests, in a file of their own, have the purpose that their name says
+    let is_unit_tests = source.path.starts_with("src/") && source.is_test();
+    if source.text.starts_with("//!") || is_unit_tests {
         return Vec::new();
     }
     vec![source.finding(1, "a file opens with `//!`: what it decides and what it never does")]
@@ -155,6 +157,7 @@ fn check_planted(rule: fn(&Source) -> Vec<Finding>, text: &str, expected: &[(usi
 fn a_file_without_a_purpose_is_found() {
     check_planted(opens_with_its_purpose, "use std::fmt;", &[(1, "opens with")]);
     check_planted(opens_with_its_purpose, "//! Decides.", &[]);
+    assert_finds(&opens_with_its_purpose(&Source::new("src/planted/tests.rs", "use super::*;")), &[]);
 }
 
 #[test]
