@@ -416,6 +416,25 @@ mod tests {
     }
 
     #[test]
+    fn a_derived_untagged_enum_reads_though_its_places_are_lost() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(untagged)]
+        enum Derived {
+            Text(Spanned<String>),
+            Settings(Limit),
+        }
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Document {
+            a: Derived,
+            b: Derived,
+        }
+        let document: Document = read("a = 'x'\nb = { rate = 3 }").expect("it fits");
+        assert_eq!(document.a, Derived::Text(Spanned::new("x".to_owned(), SourceSpan::default())));
+        let Derived::Settings(limit) = document.b else { panic!("settings") };
+        assert_eq!((limit.rate.value, limit.rate.span), (3, SourceSpan::default()));
+    }
+
+    #[test]
     fn both_halves_keep_their_places() {
         #[derive(Deserialize)]
         struct Name {

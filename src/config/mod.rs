@@ -8,6 +8,8 @@
 //! It does not decide what a setting means: that is the policies' part and `snapshot`'s.
 
 pub mod assets;
+mod bounds;
+mod choice;
 pub mod de;
 pub mod json;
 pub mod load;

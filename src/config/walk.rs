@@ -6,8 +6,10 @@
 
 use serde_json::Value as Json;
 
+use super::bounds::{float, integer, range, repeated};
+use super::choice::{not_allowed, string_of_several, table_of_several};
 use super::node::{Key, Node, Value, shortened};
-use super::schema::{DocumentSchema, allowed_values, is_closed, join, literal, takes};
+use super::schema::{DocumentSchema, allowed_values, is_closed, join, takes};
 use crate::model::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use crate::model::shape::Kind;
 
@@ -22,7 +24,8 @@ struct Walk<'a> {
     partial: bool,
 }
 
-type Found = Vec<Diagnostic>;
+/// What is wrong with one value.
+pub(super) type Found = Vec<Diagnostic>;
 
 impl<'a> Walk<'a> {
     fn node(&self, node: &Node, schema: &'a Json) -> Found {
@@ -175,7 +178,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-fn properties(schema: &Json) -> Vec<&str> {
+pub(super) fn properties(schema: &Json) -> Vec<&str> {
     let properties = schema.get("properties").and_then(Json::as_object);
     properties.map(|properties| properties.keys().map(String::as_str).collect()).unwrap_or_default()
 }
@@ -183,7 +186,8 @@ fn properties(schema: &Json) -> Vec<&str> {
 /// How many known keys a help lists.
 const FEW: usize = 12;
 
-fn unknown_key<'k>(key: &Key, known: &[&'k str], table: &Node) -> (Diagnostic, Option<&'k str>) {
+/// The error for a key that the table does not take, and the known key that was likely meant.
+pub(super) fn unknown_key<'k>(key: &Key, known: &[&'k str], table: &Node) -> (Diagnostic, Option<&'k str>) {
     let unknown = Diagnostic::error("unknown_key", key.span, format!("unknown key `{}`", shortened(&key.text)));
     let unwritten = known.iter().copied().filter(|name| table.get(name).is_none());
     let suggestion = did_you_mean(&key.text, unwritten);
@@ -197,171 +201,6 @@ fn unknown_key<'k>(key: &Key, known: &[&'k str], table: &Node) -> (Diagnostic, O
         None => unknown,
     };
     (unknown, suggestion)
-}
-
-/// The error for a value that is none of those listed.
-fn not_allowed(node: &Node, values: &[&Json], all: &[&Json]) -> Option<Diagnostic> {
-    let is_listed = |value: &Json| match (&node.value, value) {
-        (Value::Bool(written), Json::Bool(value)) => written == value,
-        (Value::String(written), Json::String(value)) => written == value,
-        (Value::Integer(written), Json::Number(value)) => value.as_i64() == Some(*written),
-        (Value::Float(written), Json::Number(value)) => value.as_f64() == Some(*written),
-        _ => false,
-    };
-    if values.iter().any(|value| is_listed(value)) {
-        return None;
-    }
-    let refused = Diagnostic::error("bad_value", node.span, format!("{} is not allowed here", node.words()));
-    let names = values.iter().filter_map(|value| value.as_str());
-    if let (Value::String(written), None) = (&node.value, &node.secret)
-        && let Some(name) = did_you_mean(written, names)
-    {
-        return Some(refused.help(format!("did you mean \"{name}\"?")));
-    }
-    let mut choices: Vec<_> = values.iter().map(|value| literal(value)).collect();
-    choices.extend(all.iter().filter_map(|branch| Some(format!("a table with `{}`", tag_key(branch)?))));
-    Some(refused.help(format!("it takes {}", join(&choices, "or"))))
-}
-
-/// The key of an enum variant that is written as a table of one key.
-fn tag_key(branch: &Json) -> Option<&str> {
-    let properties = branch.get("properties")?.as_object()?;
-    let (name, _) = properties.iter().next()?;
-    (properties.len() == 1 && branch.get("required")?.as_array()?.len() == 1).then_some(name)
-}
-
-/// None of several string shapes fits. A free shape's own complaint is worth more than "none of the listed".
-fn string_of_several(node: &Node, tries: Vec<(&Json, Found)>, all: &[&Json]) -> Found {
-    let listed: Vec<&Json> = tries.iter().flat_map(|(branch, _)| allowed_values(branch)).collect();
-    let free = tries.into_iter().find(|(branch, _)| allowed_values(branch).is_empty());
-    match free {
-        None => not_allowed(node, &listed, all).into_iter().collect(),
-        Some((_, mut found)) => {
-            if let (Some(first), false) = (found.first_mut(), listed.is_empty())
-                && first.help.is_none()
-            {
-                let choices: Vec<_> = listed.iter().map(|value| literal(value)).collect();
-                first.help = Some(format!("it also takes {}", join(&choices, "or")));
-            }
-            found
-        }
-    }
-}
-
-/// None of several table shapes fits: the one whose tag was written, else whose keys were, else with the fewest mistakes.
-fn table_of_several(node: &Node, tries: Vec<(&Json, Found)>) -> Found {
-    let written_in = |branch: &Json| properties(branch).iter().filter(|name| node.get(name).is_some()).count();
-    let matching = tries.iter().filter(|(branch, _)| tags_match(node, branch)).count();
-    let score = |branch: &Json, found: &Found| {
-        let tagged = matching > 0 && tags_match(node, branch);
-        (tagged, written_in(branch), std::cmp::Reverse(found.len()))
-    };
-    let untouched = tries.iter().all(|(branch, _)| written_in(branch) == 0);
-    if untouched && !node.entries().is_empty() {
-        let known: Vec<_> = tries.iter().flat_map(|(branch, _)| properties(branch)).collect();
-        return node.entries().iter().map(|(key, _)| unknown_key(key, &known, node).0).collect();
-    }
-    if matching == 0
-        && let Some(wrong_tag) = wrong_tag(node, &tries)
-    {
-        return vec![wrong_tag];
-    }
-    // `max_by_key` takes the last of equals: the first variant is the likelier one
-    tries
-        .into_iter()
-        .rev()
-        .max_by_key(|(branch, found)| score(branch, found))
-        .map(|(_, found)| found)
-        .unwrap_or_default()
-}
-
-/// The key by which an internally tagged enum tells its variants apart, and the value of this one.
-fn tag(branch: &Json) -> Option<(&String, &Json)> {
-    let properties = branch.get("properties")?.as_object()?;
-    properties.iter().find_map(|(name, schema)| Some((name, schema.get("const")?)))
-}
-
-fn tags_match(node: &Node, branch: &Json) -> bool {
-    tag(branch).is_some_and(|(name, value)| {
-        node.get(name).is_some_and(
-            |written| matches!(&written.value, Value::String(text) if Some(text.as_str()) == value.as_str()),
-        )
-    })
-}
-
-fn wrong_tag(node: &Node, tries: &[(&Json, Found)]) -> Option<Diagnostic> {
-    let tags: Vec<_> = tries.iter().filter_map(|(branch, _)| tag(branch)).collect();
-    let (name, _) = tags.first()?;
-    let written = node.get(name)?;
-    let values: Vec<_> = tags.iter().filter(|(other, _)| other == name).map(|(_, value)| *value).collect();
-    not_allowed(written, &values, &[])
-}
-
-fn integer(node: &Node, number: i64, schema: &Json) -> Option<Diagnostic> {
-    let by_format = match schema.get("format").and_then(Json::as_str) {
-        Some("uint32") => (0, i64::from(u32::MAX)),
-        Some("int32") => (i64::from(i32::MIN), i64::from(i32::MAX)),
-        _ => (i64::MIN, i64::MAX),
-    };
-    let least = schema.get("minimum").and_then(Json::as_i64).unwrap_or(i64::MIN).max(by_format.0);
-    let most = schema.get("maximum").and_then(Json::as_i64).unwrap_or(i64::MAX).min(by_format.1);
-    if (least..=most).contains(&number) && float(node, to_float(number), schema).is_none() {
-        return None;
-    }
-    let help = match (least, most) {
-        (i64::MIN, i64::MAX) => range(schema, "exclusiveMinimum", "exclusiveMaximum"),
-        (least, i64::MAX) => format!("at least {least}"),
-        (i64::MIN, most) => format!("at most {most}"),
-        (least, most) => format!("from {least} to {most}"),
-    };
-    Some(Diagnostic::error("out_of_range", node.span, format!("{number} is out of range")).help(help))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "bounds that large are exact enough")]
-fn to_float(number: i64) -> f64 {
-    number as f64
-}
-
-fn float(node: &Node, number: f64, schema: &Json) -> Option<Diagnostic> {
-    let bound = |name: &str| schema.get(name).and_then(Json::as_f64);
-    let refused = bound("minimum").is_some_and(|least| number < least)
-        || bound("maximum").is_some_and(|most| number > most)
-        || bound("exclusiveMinimum").is_some_and(|least| number <= least)
-        || bound("exclusiveMaximum").is_some_and(|most| number >= most)
-        || number.is_nan();
-    let message = format!("{number} is out of range");
-    refused.then(|| Diagnostic::error("out_of_range", node.span, message).help(range(schema, "minimum", "maximum")))
-}
-
-/// `at least 1`, `at most 9`, `from 1 to 9`; exclusive bounds are named as such.
-fn range(schema: &Json, least: &str, most: &str) -> String {
-    let exclusive = |name: &str| if name.starts_with("exclusive") { "more than" } else { "at least" };
-    match (schema.get(least), schema.get(most)) {
-        (Some(least), Some(most)) if least == most => format!("exactly {least}"),
-        (Some(least), Some(most)) => format!("from {least} to {most}"),
-        (Some(bound), None) => format!("{} {bound}", exclusive(least)),
-        (None, Some(bound)) if most.starts_with("exclusive") => format!("less than {bound}"),
-        (None, Some(bound)) => format!("at most {bound}"),
-        (None, None) => "it takes no such number".to_owned(),
-    }
-}
-
-fn repeated(items: &[Node]) -> Found {
-    let mut seen = std::collections::HashMap::new();
-    let mut found = Found::new();
-    for item in items {
-        let shown = super::secrets::redacted(item).to_string();
-        match seen.get(&shown) {
-            Some(first) => found.push(
-                Diagnostic::error("duplicate", item.span, format!("{} is listed twice", item.words()))
-                    .related(*first, "first listed here"),
-            ),
-            None => {
-                seen.insert(shown, item.span);
-            }
-        }
-    }
-    found
 }
 
 #[cfg(test)]
