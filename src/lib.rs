@@ -4,20 +4,31 @@
 //! `tests/architecture/` holds it up). Everything down to `pipeline` is pure: no socket, file or system clock.
 
 pub mod model;
+pub mod routing;
+pub mod upstream;
+pub mod policy;
+pub mod config;
+pub mod snapshot;
+pub mod pipeline;
+pub mod telemetry;
+#[expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the engine is where bytes are moved and waited for"
+)]
+pub mod engine;
+#[expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the edge is where connections are accepted")]
+pub mod edge;
 #[expect(
     clippy::disallowed_types,
     clippy::disallowed_methods,
     reason = "the demo app is an origin: it listens on a socket and waits when asked to"
 )]
 pub mod demo;
-pub mod telemetry;
-pub mod snapshot;
-
-#[expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "the edge is where connections are accepted")]
-pub mod edge;
-pub mod routing;
-pub mod config;
-pub mod upstream;
-
-#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the control plane does I/O, and it waits")]
+#[expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the control plane watches files, resolves names and serves the admin API"
+)]
 pub mod control;
+

@@ -7,7 +7,6 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
-use std::sync::Arc;
 
 use http::Method;
 use regex::RegexSetBuilder;
@@ -16,7 +15,7 @@ use super::condition::Conditions;
 use super::config::{MatchConfig, MatchTable};
 use super::method::{MethodSet, MethodTable};
 use super::pattern::{HostPattern, PathPattern, anchored};
-use super::tree::Tree;
+use super::tree::{self, Seedlings, narrow};
 use super::{Entry, Expressions, Host, Router, Rule, Standing};
 use crate::model::diagnostic::{Diagnostic, Diagnostics};
 use crate::model::ids::RouteName;
@@ -34,21 +33,25 @@ struct Sound<'c> {
     path: PathPattern,
     /// None: any method.
     methods: Vec<Method>,
-    conditions: Arc<Conditions>,
+    conditions: Conditions,
 }
 
 impl Router {
     /// Compiles the routes, each with the index by which [`Router::find`] will name it. Pushes everything that is
     /// wrong with them; `None` when that includes an error.
     pub fn build<'c>(
-        routes: impl Iterator<Item = (usize, &'c RouteName, &'c Spanned<MatchConfig>)>,
+        configs: impl Iterator<Item = (usize, &'c RouteName, &'c Spanned<MatchConfig>)>,
         diagnostics: &mut Diagnostics,
     ) -> Option<Self> {
         let errors = diagnostics.errors();
         let sound: Vec<Sound<'_>> =
-            routes.filter_map(|(route, name, config)| Sound::compile(route, name, config, diagnostics)).collect();
+            configs.filter_map(|(route, name, config)| Sound::compile(route, name, config, diagnostics)).collect();
         find_conflicts(&sound, diagnostics);
-        let router = plant(sound, diagnostics);
+        let mut bed = Bed::default();
+        for route in sound {
+            bed.sow(route, diagnostics);
+        }
+        let router = bed.plant(diagnostics);
         (errors == diagnostics.errors()).then_some(router)
     }
 }
@@ -72,8 +75,15 @@ impl<'c> Sound<'c> {
                 Conditions::compile(table, diagnostics),
             ),
         };
-        let conditions = Arc::new(conditions?);
-        Some(Self { route, name, span: config.span, hosts: hosts?, path: path?, methods: methods?, conditions })
+        Some(Self {
+            route,
+            name,
+            span: config.span,
+            hosts: hosts?,
+            path: path?,
+            methods: methods?,
+            conditions: conditions?,
+        })
     }
 }
 
@@ -204,64 +214,73 @@ fn conflict(first: &Sound<'_>, second: &Sound<'_>, host: &HostPattern, method: O
         .help("remove one of the routes, or add a method, header or query condition to one of them")
 }
 
-fn plant(routes: Vec<Sound<'_>>, diagnostics: &mut Diagnostics) -> Router {
-    let mut router =
-        Router { hosts: Tree::new(), methods: MethodTable::new(), rules: Vec::with_capacity(routes.len()) };
-    for route in routes {
-        let entries = router.entries(&route, diagnostics);
-        for pattern in route.hosts {
-            let Some(host) = router.host_mut(pattern) else { continue };
-            match &route.path {
-                PathPattern::Exact(path) => host
-                    .paths
-                    .here_mut(PathPattern::segments(path), Vec::new)
-                    .map(|list| list.extend_from_slice(&entries)),
-                PathPattern::Prefix(prefix) => host
-                    .paths
-                    .below_mut(PathPattern::segments(prefix), Vec::new)
-                    .map(|list| list.extend_from_slice(&entries)),
-                PathPattern::Regex(_) => {
-                    host.expressions.entries.extend(entries.iter().map(|entry| (0, entry.clone())));
-                    None
-                }
-            };
-        }
-        let Sound { name, route, path, conditions, .. } = route;
-        router.rules.push(Rule { name: name.clone(), route, path, conditions });
-    }
-    router.settle(diagnostics);
-    router
+/// A router whose routes are still being added.
+struct Bed {
+    labels: Seedlings<tree::Hosts, u32>,
+    hosts: Vec<Host>,
+    indices: HashMap<HostPattern, u32>,
+    paths: Seedlings<tree::Paths, Entry>,
+    methods: MethodTable,
+    rules: Vec<Rule>,
 }
 
-impl Router {
+impl Default for Bed {
+    fn default() -> Self {
+        Self {
+            labels: Seedlings::new(),
+            hosts: Vec::new(),
+            indices: HashMap::new(),
+            paths: Seedlings::new(),
+            methods: MethodTable::new(),
+            rules: Vec::new(),
+        }
+    }
+}
+
+impl Bed {
+    fn sow(&mut self, route: Sound<'_>, diagnostics: &mut Diagnostics) {
+        let entries = self.entries(&route, diagnostics);
+        let hosts: Vec<u32> = route.hosts.into_iter().map(|pattern| self.host(pattern)).collect();
+        for host in &hosts {
+            let list = match &route.path {
+                PathPattern::Exact(path) => &mut self.paths.at(*host, path).here,
+                PathPattern::Prefix(path) => &mut self.paths.at(*host, path).below,
+                PathPattern::Regex(_) => match self.hosts.get_mut(*host as usize) {
+                    Some(host) => &mut host.expressions.entries,
+                    None => continue,
+                },
+            };
+            list.extend_from_slice(&entries);
+        }
+        let Sound { name, route, path, conditions, .. } = route;
+        self.rules.push(Rule { name: name.clone(), route, hosts, path, conditions });
+    }
+
     /// The entries of a route that is about to become the last rule.
     fn entries(&mut self, route: &Sound<'_>, diagnostics: &mut Diagnostics) -> Vec<Entry> {
         let prefix_len = match &route.path {
             PathPattern::Exact(literal) | PathPattern::Prefix(literal) => literal.len(),
             PathPattern::Regex(_) => 0,
         };
-        let conditions = (!route.conditions.is_empty()).then(|| Arc::clone(&route.conditions));
         let entry = Entry {
-            rule: self.rules.len(),
-            route: route.route,
-            prefix_len,
             methods: MethodSet::ALL,
+            rule: narrow(self.rules.len()),
+            route: narrow(route.route),
+            prefix_len: narrow(prefix_len),
             standing: Standing::Any,
-            conditions,
+            conditional: !route.conditions.is_empty(),
         };
         if route.methods.is_empty() {
             return vec![entry];
         }
         let mut methods = MethodSet::default();
         for method in &route.methods {
-            match self.methods.insert(method) {
-                Some(bit) => methods = methods.with(bit),
-                None => {
-                    let message =
-                        format!("more than {} different methods in all routes: \"{method}\"", MethodTable::MAX);
-                    diagnostics.push(Diagnostic::error("bad_value", route.span, message));
-                }
-            }
+            let Some(bit) = self.methods.insert(method) else {
+                let message = format!("more than {} different methods in all routes: \"{method}\"", MethodTable::MAX);
+                diagnostics.push(Diagnostic::error("bad_value", route.span, message));
+                continue;
+            };
+            methods = methods.with(bit);
         }
         let head = self.methods.of(&Method::HEAD);
         let mut entries = vec![Entry { methods, standing: Standing::Named, ..entry.clone() }];
@@ -271,53 +290,64 @@ impl Router {
         entries
     }
 
-    fn host_mut(&mut self, pattern: HostPattern) -> Option<&mut Host> {
-        let new =
-            || Box::new(Host { pattern: pattern.clone(), paths: Tree::new(), expressions: Expressions::default() });
-        let host = match &pattern {
-            HostPattern::Exact(host) => self.hosts.here_mut(HostPattern::labels(host), new),
-            HostPattern::Wildcard(suffix) => self.hosts.below_mut(HostPattern::labels(suffix), new),
-            HostPattern::Any => self.hosts.below_mut(std::iter::empty(), new),
+    /// The index of a host pattern, new or known.
+    fn host(&mut self, pattern: HostPattern) -> u32 {
+        let next = narrow(self.hosts.len());
+        let slot = match self.indices.entry(pattern.clone()) {
+            Slot::Occupied(known) => return *known.get(),
+            Slot::Vacant(slot) => slot,
         };
-        host.map(|host| &mut **host)
+        slot.insert(next);
+        match &pattern {
+            HostPattern::Exact(host) => self.labels.at(0, host).here.push(next),
+            HostPattern::Wildcard(suffix) => self.labels.at(0, suffix).below.push(next),
+            HostPattern::Any => self.labels.at(0, "").below.push(next),
+        }
+        self.hosts.push(Host { pattern, expressions: Expressions::default() });
+        next
     }
 
-    /// Brings everything into its order of precedence, once all routes are there.
-    fn settle(&mut self, diagnostics: &mut Diagnostics) {
+    /// Brings everything into its order of precedence.
+    fn plant(mut self, diagnostics: &mut Diagnostics) -> Router {
         let rules = &self.rules;
         let rank = |entry: &Entry| {
-            let rule = rules.get(entry.rule);
+            let rule = rules.get(entry.rule as usize);
             let counts = rule.map(|rule| (rule.conditions.headers.len(), rule.conditions.query.len()));
             (entry.standing, Reverse(counts), rule.map(|rule| rule.name.clone()), entry.route)
         };
-        self.hosts.link();
-        for host in self.hosts.values_mut() {
-            host.paths.link();
-            host.paths.values_mut().for_each(|list| list.sort_by_cached_key(rank));
-            host.expressions.entries.sort_by_cached_key(|(_, entry)| rank(entry));
-            host.expressions.compile(rules, &host.pattern, diagnostics);
+        self.paths.lists_mut().filter(|list| list.len() > 1).for_each(|list| list.sort_by_cached_key(rank));
+        for Host { pattern, expressions } in &mut self.hosts {
+            expressions.entries.sort_by_cached_key(rank);
+            expressions.compile(rules, pattern, diagnostics);
+        }
+        Router {
+            labels: self.labels.plant(),
+            hosts: self.hosts,
+            paths: self.paths.plant(),
+            methods: self.methods,
+            rules: self.rules,
         }
     }
 }
 
 impl Expressions {
     fn compile(&mut self, rules: &[Rule], host: &HostPattern, diagnostics: &mut Diagnostics) {
+        if self.entries.is_empty() {
+            return;
+        }
         let mut indices: HashMap<&PathPattern, usize> = HashMap::new();
         let mut sources = Vec::new();
-        for (index, entry) in &mut self.entries {
-            let Some(rule) = rules.get(entry.rule) else { continue };
-            *index = *indices.entry(&rule.path).or_insert_with(|| {
+        for rule in self.entries.iter().filter_map(|entry| rules.get(entry.rule as usize)) {
+            self.indices.push(*indices.entry(&rule.path).or_insert_with(|| {
                 sources.push(anchored(&rule.path.to_string()));
                 sources.len() - 1
-            });
+            }));
         }
-        match RegexSetBuilder::new(&sources).size_limit(MAX_EXPRESSIONS).build() {
-            Ok(set) => self.set = set,
-            Err(_) => {
-                let message =
-                    format!("the {} expressions of one host are too large together: \"{host}\"", sources.len());
-                diagnostics.push(Diagnostic::global("bad_value", message));
-            }
-        }
+        let Ok(set) = RegexSetBuilder::new(&sources).size_limit(MAX_EXPRESSIONS).build() else {
+            let message = format!("the {} expressions of one host are too large together: \"{host}\"", sources.len());
+            diagnostics.push(Diagnostic::global("bad_value", message));
+            return;
+        };
+        self.set = Some(set);
     }
 }

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 
 use super::pattern::PathPattern;
-use super::{Allow, Candidate, Found, Host, MethodSet, Router};
+use super::{Allow, Candidate, Found, Host, MethodSet, Router, Rule};
 use crate::model::diagnostic::did_you_mean;
 use crate::model::ids::RouteName;
 use crate::model::request::RequestView;
@@ -116,7 +116,7 @@ impl Router {
             }
             ControlFlow::<()>::Continue(())
         });
-        misses.retain(|miss| takers.iter().all(|taker| taker.entry.route != miss.route));
+        misses.retain(|miss| takers.iter().all(|taker| taker.entry.route as usize != miss.route));
         if takers.is_empty() {
             self.look_at_other_hosts(request, &mut misses);
         }
@@ -128,17 +128,16 @@ impl Router {
 
     fn choice(&self, takers: &[Candidate<'_>]) -> Option<Choice<'_>> {
         let winner = takers.first()?;
-        let rule = self.rules.get(winner.entry.rule)?;
-        let runner_up = takers
-            .get(1)
-            .and_then(|second| Some((&self.rules.get(second.entry.rule)?.name, self.deciding(*winner, *second))));
-        Some(Choice { name: &rule.name, host: winner.host.pattern.to_string(), path: rule.path.to_string(), runner_up })
+        let rule = self.rule(winner.entry)?;
+        let runner_up =
+            takers.get(1).and_then(|second| Some((&self.rule(second.entry)?.name, self.deciding(*winner, *second))));
+        Some(Choice { name: &rule.name, host: self.show_host(winner.host), path: rule.path.to_string(), runner_up })
     }
 
     /// The first criterion by which the two differ.
     fn deciding(&self, winner: Candidate<'_>, second: Candidate<'_>) -> Criterion {
         let facets = |candidate: Candidate<'_>| {
-            let rule = self.rules.get(candidate.entry.rule);
+            let rule = self.rule(candidate.entry);
             let path = rule.map(|rule| match &rule.path {
                 PathPattern::Exact(_) => (0, 0),
                 PathPattern::Prefix(prefix) => (1, prefix.len()),
@@ -149,7 +148,7 @@ impl Router {
         };
         let (won, lost) = (facets(winner), facets(second));
         match () {
-            () if winner.host.pattern != second.host.pattern => Criterion::Host,
+            () if winner.host != second.host => Criterion::Host,
             () if won.0 != lost.0 => Criterion::Path,
             () if won.1 != lost.1 => Criterion::Method,
             () if won.2.0 != lost.2.0 => Criterion::Header,
@@ -164,7 +163,7 @@ impl Router {
         if !entry.methods.has(self.methods.of(request.method)) {
             missing.push(Missing { criterion: Criterion::Method, wanted: self.show_methods(entry.methods) });
         }
-        let Some(conditions) = &entry.conditions else { return missing };
+        let Some(Rule { conditions, .. }) = self.rule(entry) else { return missing };
         let lacking = |criterion, wanted: String| Missing { criterion, wanted };
         let headers = conditions.headers.iter().filter(|condition| !condition.holds(request));
         missing.extend(headers.map(|condition| lacking(Criterion::Header, condition.to_string())));
@@ -173,13 +172,17 @@ impl Router {
         missing
     }
 
+    fn show_host(&self, host: u32) -> String {
+        self.hosts.get(host as usize).map(|host| host.pattern.to_string()).unwrap_or_default()
+    }
+
     fn show_methods(&self, set: MethodSet) -> String {
         Allow { table: &self.methods, set }.iter().map(http::Method::as_str).collect::<Vec<_>>().join(" or ")
     }
 
     /// Adds a near miss. A route that stands twice (`HEAD` of a named `GET`) is told by the entry that missed least.
     fn record<'r>(&'r self, misses: &mut Vec<Miss<'r>>, candidate: Candidate<'r>, missing: Vec<Missing>) {
-        let Some(rule) = self.rules.get(candidate.entry.rule) else { return };
+        let Some(rule) = self.rule(candidate.entry) else { return };
         match misses.iter().position(|miss| miss.route == rule.route) {
             Some(at) => {
                 if let Some(known) = misses.get_mut(at).filter(|known| missing.len() < known.missing.len()) {
@@ -195,13 +198,13 @@ impl Router {
 
     /// Routes that miss the host alone.
     fn look_at_other_hosts<'r>(&'r self, request: &RequestView<'_>, misses: &mut Vec<Miss<'r>>) {
-        let mut others: Vec<&Host> = self.hosts.values().map(|host| &**host).collect();
-        others.retain(|other| self.hosts_of(request.host).all(|asked| asked.pattern != other.pattern));
-        others.sort_by(|one, other| one.pattern.cmp(&other.pattern));
-        for host in others {
-            let _ = host.candidates(request.path, &mut |candidate| {
+        let asked: Vec<u32> = self.hosts_of(request.host).collect();
+        let mut others: Vec<(u32, &Host)> = (0..).zip(&self.hosts).filter(|(host, _)| !asked.contains(host)).collect();
+        others.sort_by_key(|(_, host)| &host.pattern);
+        for (host, _) in others {
+            let _ = self.candidates_of(host, request.path, |candidate| {
                 if self.missing(candidate, request).is_empty() {
-                    let wanted = host.pattern.to_string();
+                    let wanted = self.show_host(host);
                     self.record(misses, candidate, vec![Missing { criterion: Criterion::Host, wanted }]);
                 }
                 ControlFlow::<()>::Continue(())
@@ -211,10 +214,11 @@ impl Router {
 
     /// The route of a fitting host whose path is spelt most like the request's.
     fn nearest_path(&self, request: &RequestView<'_>) -> Option<Miss<'_>> {
-        let rules: Vec<_> = self
+        let literal = |rule: &&Rule| !matches!(rule.path, PathPattern::Regex(_));
+        let rules: Vec<(String, &Rule)> = self
             .hosts_of(request.host)
-            .flat_map(|host| host.paths.values().flatten())
-            .filter_map(|entry| self.rules.get(entry.rule))
+            .flat_map(|host| self.rules.iter().filter(move |rule| rule.hosts.contains(&host)))
+            .filter(literal)
             .map(|rule| (rule.path.to_string(), rule))
             .collect();
         let nearest = did_you_mean(request.path, rules.iter().map(|(path, _)| path.as_str()))?;

@@ -37,7 +37,6 @@ mod tests;
 mod tree;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use regex::RegexSet;
 
@@ -55,9 +54,12 @@ use crate::model::request::RequestView;
 /// All routes, compiled for looking up. Made by [`Router::build`]; never changes.
 #[derive(Debug)]
 pub struct Router {
-    hosts: Tree<Box<Host>>,
+    /// Indices in `hosts` by the labels of host patterns, from the right.
+    labels: Tree<tree::Hosts, u32>,
+    hosts: Vec<Host>,
+    /// Each root holds the literal paths of the host with its index.
+    paths: Tree<tree::Paths, Entry>,
     methods: MethodTable,
-    /// What the routes are called and ask for, for explanations alone.
     rules: Vec<Rule>,
 }
 
@@ -82,32 +84,36 @@ pub struct Match {
     pub prefix_len: usize,
 }
 
-/// The routes of one host pattern.
+/// A host pattern that routes name.
 #[derive(Debug)]
 struct Host {
     pattern: HostPattern,
-    paths: Tree<Vec<Entry>>,
     expressions: Expressions,
 }
 
 /// The routes of one host pattern that match paths by expression.
 #[derive(Debug, Default)]
 struct Expressions {
-    set: RegexSet,
-    /// In order of precedence, each with the index of its expression in the set.
-    entries: Vec<(usize, Entry)>,
+    /// None while there is no entry: even an empty set has a size.
+    set: Option<RegexSet>,
+    /// In order of precedence.
+    entries: Vec<Entry>,
+    /// For each entry the index of its expression in the set; several may ask for the same one.
+    indices: Vec<usize>,
 }
 
-/// One route at one host and path pattern. A route that names `GET` and not `HEAD` stands there twice.
+/// One route at one host and path pattern. A route that names `GET` and not `HEAD` stands there twice. Narrow, so that
+/// two fit in a cache line with their links.
 #[derive(Debug, Clone)]
 struct Entry {
-    /// Index in [`Router::rules`].
-    rule: usize,
-    route: usize,
-    prefix_len: usize,
     methods: MethodSet,
+    /// Index in [`Router::rules`].
+    rule: u32,
+    route: u32,
+    prefix_len: u32,
     standing: Standing,
-    conditions: Option<Arc<Conditions>>,
+    /// Whether the rule has conditions on header or query.
+    conditional: bool,
 }
 
 /// How an entry came by its methods; the order is the order of precedence.
@@ -119,18 +125,20 @@ enum Standing {
     Any,
 }
 
+/// What a route asks for.
 #[derive(Debug)]
 struct Rule {
     name: RouteName,
     route: usize,
+    hosts: Vec<u32>,
     path: PathPattern,
-    conditions: Arc<Conditions>,
+    conditions: Conditions,
 }
 
 /// An entry whose host and path patterns fit the request.
 #[derive(Debug, Clone, Copy)]
 struct Candidate<'r> {
-    host: &'r Host,
+    host: u32,
     entry: &'r Entry,
 }
 
@@ -141,11 +149,14 @@ impl Router {
         let method = self.methods.of(request.method);
         let mut allow = MethodSet::default();
         let found = self.candidates(request, |Candidate { entry, .. }| {
-            if !entry.conditions.as_ref().is_none_or(|conditions| conditions.hold(request)) {
+            if entry.conditional && !self.rule(entry).is_some_and(|rule| rule.conditions.hold(request)) {
                 return ControlFlow::Continue(());
             }
             if entry.methods.has(method) {
-                return ControlFlow::Break(Match { route: entry.route, prefix_len: entry.prefix_len });
+                return ControlFlow::Break(Match {
+                    route: entry.route as usize,
+                    prefix_len: entry.prefix_len as usize,
+                });
             }
             allow = allow.with(entry.methods);
             ControlFlow::Continue(())
@@ -163,40 +174,42 @@ impl Router {
         request: &RequestView<'_>,
         mut see: impl FnMut(Candidate<'r>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
-        self.hosts_of(request.host).try_for_each(|host| host.candidates(request.path, &mut see))
+        self.hosts_of(request.host).try_for_each(|host| self.candidates_of(host, request.path, &mut see))
     }
 
     /// The host patterns that `host` fits, the most specific first.
-    fn hosts_of(&self, host: &str) -> impl Iterator<Item = &Host> {
-        let landing = self.hosts.walk(HostPattern::labels(host));
-        landing.here().into_iter().chain(landing.proper_prefixes()).map(|host| &**host)
+    fn hosts_of(&self, host: &str) -> impl Iterator<Item = u32> {
+        self.labels.walk(0, host).copied()
     }
-}
 
-impl Host {
-    fn candidates<'r, B>(
+    fn candidates_of<'r, B>(
         &'r self,
+        host: u32,
         path: &str,
-        see: &mut impl FnMut(Candidate<'r>) -> ControlFlow<B>,
+        mut see: impl FnMut(Candidate<'r>) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
         if !path.starts_with('/') {
             return ControlFlow::Continue(()); // `OPTIONS *` is about the server, not about a resource of a route
         }
-        let landing = self.paths.walk(PathPattern::segments(path));
-        for entry in landing.here().into_iter().chain(landing.prefixes()).flatten() {
-            see(Candidate { host: self, entry })?;
+        for entry in self.paths.walk(host, path) {
+            see(Candidate { host, entry })?;
         }
-        self.expressions.candidates(path, |entry| see(Candidate { host: self, entry }))
+        match self.hosts.get(host as usize) {
+            Some(pattern) => pattern.expressions.candidates(path, |entry| see(Candidate { host, entry })),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn rule(&self, entry: &Entry) -> Option<&Rule> {
+        self.rules.get(entry.rule as usize)
     }
 }
 
 impl Expressions {
     fn candidates<'r, B>(&'r self, path: &str, mut see: impl FnMut(&'r Entry) -> ControlFlow<B>) -> ControlFlow<B> {
-        if self.entries.is_empty() {
-            return ControlFlow::Continue(());
-        }
-        let matched = self.set.matches(path);
-        let entries = self.entries.iter().filter(|(expression, _)| matched.matched(*expression));
-        entries.map(|(_, entry)| entry).try_for_each(&mut see)
+        let Some(set) = &self.set else { return ControlFlow::Continue(()) };
+        let matched = set.matches(path);
+        let entries = self.entries.iter().zip(&self.indices);
+        entries.filter(|(_, index)| matched.matched(**index)).map(|(entry, _)| entry).try_for_each(&mut see)
     }
 }

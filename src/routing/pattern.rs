@@ -121,11 +121,6 @@ impl HostPattern {
         }
         Ok(Self::Wildcard(host))
     }
-
-    /// The labels from the right, as the router's tree has them.
-    pub(super) fn labels(host: &str) -> impl Iterator<Item = &str> {
-        host.rsplit('.')
-    }
 }
 
 fn host_flaw(refusal: AuthorityRefusal, name: &str, written: &str) -> Flaw {
@@ -199,11 +194,6 @@ impl PathPattern {
         }
         let literal = Arc::from(literal);
         Ok(if prefix.is_some() { Self::Prefix(literal) } else { Self::Exact(literal) })
-    }
-
-    /// The segments of a path or prefix; none of what does not begin with `/`.
-    pub(super) fn segments(path: &str) -> impl Iterator<Item = &str> {
-        path.strip_prefix('/').into_iter().flat_map(|path| path.split('/'))
     }
 }
 

@@ -1,209 +1,293 @@
-//! A tree of segments: host labels from the right, path segments from the left.
+//! Values by sequences of segments: host labels from the right, path segments from the left.
 //!
-//! A walk costs the length of what is looked up and ends at the first segment that nobody named; it allocates nothing
-//! and its cost does not grow with the number of entries. Each node knows the nearest one above it that holds
-//! something for everything below, so that the fallbacks of a walk are followed without a stack.
+//! A walk costs the length of what is looked up and ends at the first segment that nobody named; it allocates nothing,
+//! and its cost does not grow with the number of values but for the caches of the processor. To keep that small, the
+//! tree is flat: the nodes stand in one table under a hash of their whole sequence, which a walk computes as it goes,
+//! and what a walk yields is a list that was linked in advance. Only the node where a walk ends is compared with the
+//! text, since it can't be right when an earlier step was wrong; when it isn't (a client can craft equal hashes), a
+//! second walk compares every step.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::marker::PhantomData;
 
-use smallvec::SmallVec;
+/// The index of nothing.
+const NONE: u32 = u32::MAX;
 
-/// A segment, in place up to 16 bytes: most lookups then touch one cache line less.
-type Segment = SmallVec<[u8; 16]>;
+/// How texts fall into segments.
+pub(super) trait Reading {
+    /// Whether a text counts as a beginning of itself: `/orders/*` takes `/orders`, but `*.example.com` does not take
+    /// `example.com`.
+    const BEGINS_ITSELF: bool;
 
-/// Up to how many children are compared one by one rather than hashed.
-const FEW: usize = 4;
+    /// The next segment of what is left of a text, and what is left then.
+    fn next(left: &str) -> Option<(&str, &str)>;
 
-/// Values by sequences of segments.
+    /// What of `text` has been read when there is `left`.
+    fn read<'t>(text: &'t str, left: &str) -> Option<&'t str>;
+}
+
+/// Paths, which begin with `/`; from the left. The empty text is what every path begins with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Paths {}
+
+/// Host names, from the right. The empty text is what every host ends with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Hosts {}
+
+impl Reading for Paths {
+    const BEGINS_ITSELF: bool = true;
+
+    fn next(left: &str) -> Option<(&str, &str)> {
+        let left = left.strip_prefix('/')?;
+        let end = left.bytes().position(|byte| byte == b'/').unwrap_or(left.len());
+        left.split_at_checked(end)
+    }
+
+    fn read<'t>(text: &'t str, left: &str) -> Option<&'t str> {
+        text.get(..text.len().checked_sub(left.len())?)
+    }
+}
+
+impl Reading for Hosts {
+    const BEGINS_ITSELF: bool = false;
+
+    fn next(left: &str) -> Option<(&str, &str)> {
+        if left.is_empty() {
+            return None;
+        }
+        let Some(dot) = left.bytes().rposition(|byte| byte == b'.') else { return Some((left, "")) };
+        Some((left.get(dot + 1..)?, left.get(..dot)?))
+    }
+
+    fn read<'t>(text: &'t str, left: &str) -> Option<&'t str> {
+        let read = text.get(left.len()..)?;
+        Some(if left.is_empty() { read } else { read.strip_prefix('.').unwrap_or(read) })
+    }
+}
+
+/// Values and the texts that they belong to, while they are being collected. The texts of several roots are apart.
 #[derive(Debug)]
-pub(super) struct Tree<T> {
-    nodes: Vec<Node<T>>,
+pub(super) struct Seedlings<R, T> {
+    /// By segments, so that each text comes after those that it begins with; these are always there.
+    nodes: BTreeMap<(u32, Vec<Box<str>>), Lists<T>>,
+    reading: PhantomData<R>,
+}
+
+/// What one text holds, each list in the order in which it is to be yielded.
+#[derive(Debug)]
+pub(super) struct Lists<T> {
+    spelling: Box<str>,
+    /// For the text itself.
+    pub(super) here: Vec<T>,
+    /// For what begins with the text.
+    pub(super) below: Vec<T>,
+}
+
+/// The finished tree.
+#[derive(Debug)]
+pub(super) struct Tree<R, T> {
+    seed: u64,
+    nodes: HashMap<u64, Node, BuildHasherDefault<Hashed>>,
+    items: Vec<Item<T>>,
+    /// The texts of the nodes.
+    spellings: String,
+    reading: PhantomData<R>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    root: u32,
+    /// From and to, in the spellings.
+    spelling: (u32, u32),
+    /// The first item for a walk that ends here because its text does.
+    complete: u32,
+    /// The first item for a walk that would lead on from here to where there is no node.
+    partial: u32,
 }
 
 #[derive(Debug)]
-pub(super) struct Node<T> {
-    children: Children,
-    /// For the sequence that ends here.
-    here: Option<T>,
-    /// For the sequences that go on below here.
-    below: Option<T>,
-    parent: Option<usize>,
-    /// The nearest node above with a value for what is below it. Set by [`Tree::link`].
-    fallback: Option<usize>,
+struct Item<T> {
+    value: T,
+    next: u32,
 }
 
+impl<R: Reading, T> Seedlings<R, T> {
+    pub(super) const fn new() -> Self {
+        Self { nodes: BTreeMap::new(), reading: PhantomData }
+    }
+
+    /// The lists of a text.
+    pub(super) fn at(&mut self, root: u32, text: &str) -> &mut Lists<T> {
+        let mut key = (root, Vec::new());
+        let mut left = text;
+        while let Some((segment, rest)) = R::next(left) {
+            self.nodes.entry(key.clone()).or_insert_with(|| Lists::of::<R>(text, left));
+            key.1.push(Box::from(segment));
+            left = rest;
+        }
+        self.nodes.entry(key).or_insert_with(|| Lists::of::<R>(text, left))
+    }
+
+    /// Every list.
+    pub(super) fn lists_mut(&mut self) -> impl Iterator<Item = &mut Vec<T>> {
+        self.nodes.values_mut().flat_map(|lists| [&mut lists.here, &mut lists.below])
+    }
+
+    /// Lays the tree out for walking.
+    pub(super) fn plant(self) -> Tree<R, T> {
+        let seed = self.seed();
+        let nodes = HashMap::with_capacity_and_hasher(self.nodes.len(), BuildHasherDefault::default());
+        let mut tree = Tree { seed, nodes, items: Vec::new(), spellings: String::new(), reading: PhantomData };
+        let mut partials: Vec<u32> = Vec::new(); // of the nodes above
+        for ((root, segments), lists) in self.nodes {
+            partials.truncate(segments.len());
+            let above = partials.last().copied().unwrap_or(NONE);
+            let partial = tree.chain(lists.below, above);
+            partials.push(partial);
+            let complete = tree.chain(lists.here, if R::BEGINS_ITSELF { partial } else { above });
+            let start = tree.spellings.len();
+            tree.spellings.push_str(&lists.spelling);
+            let spelling = (narrow(start), narrow(tree.spellings.len()));
+            tree.nodes.insert(hash_all(seed, root, &segments), Node { root, spelling, complete, partial });
+        }
+        tree.items.shrink_to_fit();
+        tree.spellings.shrink_to_fit();
+        tree
+    }
+
+    /// A seed by which no two nodes have the same hash; practically always the first.
+    fn seed(&self) -> u64 {
+        let differ = |seed: &u64| {
+            let mut seen = HashSet::with_capacity(self.nodes.len());
+            self.nodes.keys().all(|(root, segments)| seen.insert(hash_all(*seed, *root, segments)))
+        };
+        (0..u64::MAX).find(differ).unwrap_or_default()
+    }
+}
+
+impl<T> Lists<T> {
+    fn of<R: Reading>(text: &str, left: &str) -> Self {
+        Self { spelling: R::read(text, left).unwrap_or_default().into(), here: Vec::new(), below: Vec::new() }
+    }
+}
+
+impl<R: Reading, T> Tree<R, T> {
+    /// The values for this text, and then for its beginnings, the longest first.
+    pub(super) fn walk(&self, root: u32, text: &str) -> Items<'_, T> {
+        let (node, left) = self.descend(root, text, |_, _| true);
+        let at = match node {
+            Some(node) if !self.is_spelt(node, root, text, left) => self.walk_carefully(root, text),
+            Some(node) => node.first(left),
+            None => NONE,
+        };
+        Items { items: &self.items, at }
+    }
+
+    #[cold]
+    fn walk_carefully(&self, root: u32, text: &str) -> u32 {
+        let (node, left) = self.descend(root, text, |node, left| self.is_spelt(node, root, text, left));
+        node.map_or(NONE, |node| node.first(left))
+    }
+
+    /// The last node on the way, and what of the text is left there.
+    fn descend<'t>(
+        &self,
+        root: u32,
+        text: &'t str,
+        is_right: impl Fn(&Node, &str) -> bool,
+    ) -> (Option<&Node>, &'t str) {
+        let mut hash = hash_root(self.seed, root);
+        let mut last = None;
+        let mut left = text;
+        while let Some((segment, rest)) = R::next(left) {
+            hash = hash_segment(hash, segment.as_bytes());
+            let Some(node) = self.nodes.get(&hash).filter(|node| is_right(node, rest)) else { break };
+            (last, left) = (Some(node), rest);
+        }
+        // the root has something to say only where no other node does
+        let root = || self.nodes.get(&hash_root(self.seed, root)).filter(|node| is_right(node, text));
+        (last.or_else(root), left)
+    }
+
+    fn is_spelt(&self, node: &Node, root: u32, text: &str, left: &str) -> bool {
+        let (start, end) = node.spelling;
+        node.root == root && R::read(text, left) == self.spellings.get(start as usize..end as usize)
+    }
+
+    /// Adds items that follow one another, the last one followed by `after`; the index of the first.
+    fn chain(&mut self, list: Vec<T>, after: u32) -> u32 {
+        let first = self.items.len();
+        self.items.extend((first + 1..).zip(list).map(|(next, value)| Item { value, next: narrow(next) }));
+        match self.items.get_mut(first..) {
+            Some([.., end]) => {
+                end.next = after;
+                narrow(first)
+            }
+            _ => after,
+        }
+    }
+}
+
+impl Node {
+    const fn first(&self, left: &str) -> u32 {
+        if left.is_empty() { self.complete } else { self.partial }
+    }
+}
+
+/// What a walk yields.
 #[derive(Debug)]
-enum Children {
-    Few(SmallVec<[(Segment, usize); 1]>),
-    Many(HashMap<Segment, usize, BuildHasherDefault<SegmentHasher>>),
+pub(super) struct Items<'t, T> {
+    items: &'t [Item<T>],
+    at: u32,
 }
 
-/// Where a walk ended.
-#[derive(Debug)]
-pub(super) struct Landing<'t, T> {
-    tree: &'t Tree<T>,
-    node: usize,
-    complete: bool,
-}
+impl<'t, T> Iterator for Items<'t, T> {
+    type Item = &'t T;
 
-impl<T> Tree<T> {
-    pub(super) fn new() -> Self {
-        Self { nodes: vec![Node::under(None)] }
-    }
-
-    /// The value for exactly this sequence, made if there is none.
-    pub(super) fn here_mut<'s>(
-        &mut self,
-        segments: impl Iterator<Item = &'s str>,
-        new: impl FnOnce() -> T,
-    ) -> Option<&mut T> {
-        let node = self.grow(segments);
-        self.nodes.get_mut(node).map(|node| node.here.get_or_insert_with(new))
-    }
-
-    /// The value for what begins with this sequence, made if there is none.
-    pub(super) fn below_mut<'s>(
-        &mut self,
-        segments: impl Iterator<Item = &'s str>,
-        new: impl FnOnce() -> T,
-    ) -> Option<&mut T> {
-        let node = self.grow(segments);
-        self.nodes.get_mut(node).map(|node| node.below.get_or_insert_with(new))
-    }
-
-    fn grow<'s>(&mut self, segments: impl Iterator<Item = &'s str>) -> usize {
-        let mut at = 0;
-        for segment in segments {
-            let next = self.nodes.len();
-            let Some(node) = self.nodes.get_mut(at) else { continue };
-            match node.children.get(segment.as_bytes()) {
-                Some(child) => at = child,
-                None => {
-                    node.children.insert(segment.as_bytes(), next);
-                    self.nodes.push(Node::under(Some(at)));
-                    at = next;
-                }
-            }
-        }
-        at
-    }
-
-    /// Must follow the last insertion. Parents stand before their children, so one pass in order does.
-    pub(super) fn link(&mut self) {
-        for at in 1..self.nodes.len() {
-            let parent = self.nodes.get(at).and_then(|node| node.parent);
-            let fallback = parent.and_then(|at| self.nodes.get(at).map(|node| (at, node)));
-            let fallback = fallback.and_then(|(at, node)| if node.below.is_some() { Some(at) } else { node.fallback });
-            if let Some(node) = self.nodes.get_mut(at) {
-                node.fallback = fallback;
-            }
-        }
-    }
-
-    /// Every value, in no order that means anything.
-    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
-        self.nodes.iter().flat_map(|node| node.here.iter().chain(&node.below))
-    }
-
-    /// Every value.
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.nodes.iter_mut().flat_map(|node| node.here.iter_mut().chain(&mut node.below))
-    }
-
-    /// Walks as far as the segments lead.
-    pub(super) fn walk<'s>(&self, segments: impl Iterator<Item = &'s str>) -> Landing<'_, T> {
-        let mut at = 0;
-        for segment in segments {
-            match self.nodes.get(at).and_then(|node| node.children.get(segment.as_bytes())) {
-                Some(child) => at = child,
-                None => return Landing { tree: self, node: at, complete: false },
-            }
-        }
-        Landing { tree: self, node: at, complete: true }
+    fn next(&mut self) -> Option<&'t T> {
+        let item = self.items.get(self.at as usize)?;
+        self.at = item.next;
+        Some(&item.value)
     }
 }
 
-impl<'t, T> Landing<'t, T> {
-    /// The value for exactly the sequence that was walked.
-    pub(super) fn here(&self) -> Option<&'t T> {
-        if self.complete { self.tree.nodes.get(self.node)?.here.as_ref() } else { None }
-    }
-
-    /// The values for what begins like the sequence that was walked, the longest first; the whole sequence counts as
-    /// its own beginning.
-    pub(super) fn prefixes(&self) -> impl Iterator<Item = &'t T> + use<'t, T> {
-        self.chain(self.tree.nodes.get(self.node))
-    }
-
-    /// Like [`Landing::prefixes`], but a beginning must leave at least one segment over.
-    pub(super) fn proper_prefixes(&self) -> impl Iterator<Item = &'t T> + use<'t, T> {
-        let node = self.tree.nodes.get(self.node);
-        let tree = self.tree;
-        self.chain(if self.complete { node.and_then(|node| tree.nodes.get(node.fallback?)) } else { node })
-    }
-
-    fn chain(&self, first: Option<&'t Node<T>>) -> impl Iterator<Item = &'t T> + use<'t, T> {
-        let tree = self.tree;
-        std::iter::successors(first, move |node| tree.nodes.get(node.fallback?)).filter_map(|node| node.below.as_ref())
-    }
+/// A length or index that a configuration can't make too large for 32 bits.
+pub(super) fn narrow(wide: usize) -> u32 {
+    u32::try_from(wide).unwrap_or(NONE)
 }
 
-impl<T> Node<T> {
-    fn under(parent: Option<usize>) -> Self {
-        Self { children: Children::Few(SmallVec::new()), here: None, below: None, parent, fallback: None }
-    }
+fn hash_all(seed: u64, root: u32, segments: &[Box<str>]) -> u64 {
+    segments.iter().fold(hash_root(seed, root), |hash, segment| hash_segment(hash, segment.as_bytes()))
 }
 
-impl Children {
-    fn get(&self, segment: &[u8]) -> Option<usize> {
-        match self {
-            Self::Few(list) => list.iter().find(|(name, _)| name.as_slice() == segment).map(|(_, child)| *child),
-            Self::Many(map) => map.get(segment).copied(),
-        }
-    }
-
-    fn insert(&mut self, segment: &[u8], child: usize) {
-        let segment = Segment::from_slice(segment);
-        match self {
-            Self::Few(list) if list.len() < FEW => list.push((segment, child)),
-            Self::Few(list) => *self = Self::Many(list.drain(..).chain([(segment, child)]).collect()),
-            Self::Many(map) => {
-                map.insert(segment, child);
-            }
-        }
-    }
+const fn hash_root(seed: u64, root: u32) -> u64 {
+    mix(seed, root as u64)
 }
 
-/// Eight bytes at a time by folded multiplication. Its keys come from the configuration: a client can probe the table
-/// but never put anything into it, so it needs no secret seed.
+fn hash_segment(hash: u64, segment: &[u8]) -> u64 {
+    let (words, rest) = segment.as_chunks::<8>();
+    let hash = words.iter().fold(hash, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    let rest = rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    mix(hash, rest ^ (segment.len() as u64) << 56)
+}
+
+const fn mix(hash: u64, word: u64) -> u64 {
+    let mixed = (hash ^ word).wrapping_add(0x9E37_79B9_7F4A_7C15).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    mixed ^ (mixed >> 32)
+}
+
+/// The keys of the table are hashes already.
 #[derive(Debug, Default)]
-pub(super) struct SegmentHasher(u64);
+struct Hashed(u64);
 
-impl SegmentHasher {
-    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
-
-    fn mix(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word).wrapping_mul(u128::from(Self::FACTOR));
-        let [low, high] = [product & u128::from(u64::MAX), product >> 64].map(|half| u64::try_from(half).unwrap_or(0));
-        self.0 = low ^ high.wrapping_add(Self::FACTOR);
+impl Hasher for Hashed {
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
-}
-
-impl Hasher for SegmentHasher {
     fn write(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            self.mix(u64::from_le_bytes(*word));
-        }
-        let rest = rest.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        self.mix(rest);
+        self.0 = hash_segment(self.0, bytes);
     }
-
-    fn write_usize(&mut self, length: usize) {
-        self.0 ^= length as u64;
-    }
-
     fn finish(&self) -> u64 {
         self.0
     }
@@ -213,51 +297,91 @@ impl Hasher for SegmentHasher {
 mod tests {
     use super::*;
 
-    fn segments(path: &str) -> impl Iterator<Item = &str> {
-        path.split('/').filter(|segment| !segment.is_empty())
-    }
-
-    fn tree(here: &[&'static str], below: &[&'static str]) -> Tree<&'static str> {
-        let mut tree = Tree::new();
+    fn tree<R: Reading>(here: &[&'static str], below: &[&'static str]) -> Tree<R, &'static str> {
+        let mut seedlings = Seedlings::new();
         for name in here.iter().copied() {
-            tree.here_mut(segments(name), || name);
+            seedlings.at(0, name).here.push(name);
         }
         for name in below.iter().copied() {
-            tree.below_mut(segments(name), || name);
+            seedlings.at(0, name).below.push(name);
         }
-        tree.link();
-        tree
+        seedlings.plant()
     }
 
     #[track_caller]
-    fn check(tree: &Tree<&'static str>, walked: &str, here: Option<&str>, prefixes: &[&str], proper: &[&str]) {
-        let landing = tree.walk(segments(walked));
-        assert_eq!(landing.here().copied(), here, "{walked}");
-        assert_eq!(landing.prefixes().copied().collect::<Vec<_>>(), prefixes, "{walked}");
-        assert_eq!(landing.proper_prefixes().copied().collect::<Vec<_>>(), proper, "{walked}");
+    fn check<R: Reading>(tree: &Tree<R, &'static str>, walked: &str, expected: &[&str]) {
+        assert_eq!(tree.walk(0, walked).copied().collect::<Vec<_>>(), expected, "{walked}");
     }
 
     #[test]
-    fn prefixes_come_longest_first_and_skip_what_holds_nothing() {
-        let tree = tree(&["a/b/c/d"], &["", "a", "a/b/c"]);
-        check(&tree, "a/b/c/d", Some("a/b/c/d"), &["a/b/c", "a", ""], &["a/b/c", "a", ""]);
-        check(&tree, "a/b/c", None, &["a/b/c", "a", ""], &["a", ""]);
-        check(&tree, "a/b/x", None, &["a", ""], &["a", ""]);
-        check(&tree, "", None, &[""], &[]);
-        check(&tree, "x", None, &[""], &[""]);
+    fn the_whole_path_comes_first_then_its_beginnings_the_longest_first() {
+        let tree = tree::<Paths>(&["/a/b/c/d", "/a/b/c", "/x"], &["", "/a", "/a/b/c"]);
+        check(&tree, "/a/b/c/d", &["/a/b/c/d", "/a/b/c", "/a", ""]);
+        check(&tree, "/a/b/c/d/e", &["/a/b/c", "/a", ""]);
+        check(&tree, "/a/b/c", &["/a/b/c", "/a/b/c", "/a", ""]);
+        check(&tree, "/a/b", &["/a", ""]);
+        check(&tree, "/a/b/x", &["/a", ""]);
+        check(&tree, "/a/", &["/a", ""]);
+        check(&tree, "/x", &["/x", ""]);
+        check(&tree, "/x/x", &[""]);
+        check(&tree, "/y", &[""]);
+        check(&tree, "/", &[""]);
     }
 
     #[test]
-    fn many_children_are_found_like_few() {
-        let names: Vec<String> = (0..1000).map(|n| format!("a-rather-long-name-for-a-segment-{n}")).collect();
-        let mut tree = Tree::new();
-        for (n, name) in names.iter().enumerate() {
-            tree.here_mut([name.as_str()].into_iter(), || n);
+    fn an_ending_of_a_host_leaves_a_label_over() {
+        let tree = tree::<Hosts>(&["b.a"], &["", "a", "b.a"]);
+        check(&tree, "b.a", &["b.a", "a", ""]);
+        check(&tree, "c.b.a", &["b.a", "a", ""]);
+        check(&tree, "d.c.b.a", &["b.a", "a", ""]);
+        check(&tree, "a", &[""]);
+        check(&tree, "x", &[""]);
+        check(&tree, "xb.a", &["a", ""]);
+    }
+
+    #[test]
+    fn roots_are_worlds_apart() {
+        let mut seedlings = Seedlings::<Paths, _>::new();
+        for root in 0..1000 {
+            seedlings.at(root, "/a").here.push(root);
         }
-        tree.link();
-        for (n, name) in names.iter().enumerate() {
-            assert_eq!(tree.walk([name.as_str()].into_iter()).here(), Some(&n));
-        }
-        assert_eq!(tree.walk(["a-rather"].into_iter()).here(), None);
+        let tree = seedlings.plant();
+        assert!((0..1000).all(|root| tree.walk(root, "/a").eq([&root])));
+        assert_eq!(tree.walk(1000, "/a").next(), None);
+    }
+
+    /// Another text of two words with the same hash after `hash`: the second word makes up for what the first one does.
+    fn twin(hash: u64, text: &[u8; 16]) -> String {
+        let (words, _) = text.as_chunks::<8>();
+        let [first, second] = words else { panic!("two words") };
+        let wanted = mix(hash, u64::from_le_bytes(*first)) ^ u64::from_le_bytes(*second);
+        (0_u64..)
+            .map(|n| format!("{n:08}"))
+            .map(|word| {
+                [
+                    word.clone().into_bytes(),
+                    (mix(hash, u64::from_le_bytes(word.as_bytes().try_into().expect("8"))) ^ wanted)
+                        .to_le_bytes()
+                        .to_vec(),
+                ]
+                .concat()
+            })
+            .find_map(|twin| String::from_utf8(twin).ok().filter(|twin| !twin.contains('/') && twin.as_bytes() != text))
+            .expect("one in some thousands")
+    }
+
+    #[test]
+    fn a_crafted_segment_with_the_hash_of_another_is_not_taken_for_it() {
+        let name = "administrators-1";
+        let tree = tree::<Paths>(&["/a/administrators-1", "/a/administrators-1/b"], &["", "/a"]);
+        let twin = twin(hash_all(tree.seed, 0, &["a".into()]), name.as_bytes().try_into().expect("16 bytes"));
+        assert_eq!(
+            hash_all(tree.seed, 0, &["a".into(), name.into()]),
+            hash_all(tree.seed, 0, &["a".into(), twin.as_str().into()])
+        );
+        check(&tree, &format!("/a/{name}"), &["/a/administrators-1", "/a", ""]);
+        check(&tree, &format!("/a/{twin}"), &["/a", ""]);
+        check(&tree, &format!("/a/{twin}/b"), &["/a", ""]);
+        check(&tree, &format!("/a/{twin}/c"), &["/a", ""]);
     }
 }

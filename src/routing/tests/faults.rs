@@ -19,6 +19,7 @@ fn findings(routes: &Value) -> Vec<Diagnostic> {
 }
 
 /// One finding for `config`, whose message and help contain these.
+#[expect(clippy::needless_pass_by_value, reason = "literals read better without a `&` each")]
 #[track_caller]
 fn check(config: Value, message: &str, help: &str) {
     let found = findings(&json!({ "r": config }));

@@ -1,4 +1,5 @@
 //! Routes as JSON, requests as one line of text.
+#![expect(clippy::similar_names, reason = "a router is made of routes")]
 
 mod explain;
 mod faults;
