@@ -5,3 +5,6 @@
 
 pub mod model;
 pub mod upstream;
+
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the control plane does I/O, and it waits")]
+pub mod control;

@@ -1,0 +1,3 @@
+//! What runs beside the requests: it changes what they find, and never makes one wait.
+
+pub mod dns;
