@@ -9,8 +9,9 @@ use super::super::endpoint::Endpoint;
 /// More turns than this are scaled down, which rounds the shares of endpoints of very different weights.
 const MAX_TURNS: u64 = 1 << 16;
 
-/// The order of a whole round, worked out in advance; a choice is one atomic addition. Measured with ten endpoints and
-/// two threads: 4 ns, where the usual running weights under a mutex take 30 ns (and 15 ns alone).
+/// The order of a whole round, worked out in advance; a choice is one atomic addition. In a copy of both loops on a
+/// shared machine, with ten endpoints and two threads, that took 4 to 10 ns, and the usual running weights under a
+/// mutex 30 to 62 ns.
 #[derive(Debug)]
 pub(super) struct RoundRobin {
     /// Indices of endpoints; each as often as its weight says.

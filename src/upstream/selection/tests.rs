@@ -71,7 +71,7 @@ fn shares_follow_the_weights() {
         check_shares(&Balance::Random, weights, left_out, 0.015);
         check_shares(&Balance::Hash(Key::Path.into()), weights, left_out, 0.015);
     }
-    // of two different endpoints the heavier is in nearly every pair: idle shares lie between equal and by weight
+    // idle endpoints tie, so the first one drawn is taken
     check_shares(&Balance::LeastRequest, &[1, 1, 1], &[], 0.015);
     check_shares(&Balance::LeastRequest, &[1, 2, 3], &[], 0.015);
     check_shares(&Balance::LeastRequest, &[4, 1, 1, 4], &[0], 0.015);
