@@ -22,6 +22,9 @@ use crate::model::listener::ListenerSpec;
 /// asking again at once would only burn the CPU that could end other connections.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
+/// How long a closing socket waits for handshakes that have begun: the client's last packet is a round trip away.
+const ROUND_TRIP: Duration = Duration::from_millis(100);
+
 /// What all workers share of one listening address.
 #[derive(Debug)]
 pub(super) struct Listening {
@@ -98,13 +101,25 @@ pub(super) struct Door<A: Application> {
 }
 
 impl<A: Application> Door<A> {
-    /// Lets connections in until the drain begins, then whoever waits already.
+    /// Lets connections in until the drain begins, then those that have begun by then, and closes.
     pub(super) async fn keep(self: Arc<Self>, socket: TcpListener) {
-        let mut draining = pin!(self.drain.draining());
+        self.accept_until(&socket, self.drain.draining()).await;
+        match socket::let_nobody_in(&socket) {
+            Ok(()) => self.accept_until(&socket, sleep(ROUND_TRIP)).await,
+            // some sandboxes don't allow it; then new ones would keep coming, and the latest of them are lost
+            Err(error) => tracing::debug!(%error, "no filter on the listening socket"),
+        }
+        if let Err(error) = self.close(socket) {
+            self.report(&error);
+        }
+    }
+
+    async fn accept_until(self: &Arc<Self>, socket: &TcpListener, end: impl Future<Output = ()>) {
+        let mut end = pin!(end);
         loop {
             tokio::select! {
                 biased;
-                () = &mut draining => break,
+                () = &mut end => return,
                 accepted = socket.accept() => match accepted {
                     Ok((stream, peer)) => self.admit(stream, peer),
                     Err(error) if concerns_one_connection(&error) => {}
@@ -112,15 +127,12 @@ impl<A: Application> Door<A> {
                         self.report(&error);
                         tokio::select! {
                             biased;
-                            () = &mut draining => break,
+                            () = &mut end => return,
                             () = sleep(BACK_OFF) => {}
                         }
                     }
                 },
             }
-        }
-        if let Err(error) = self.close(socket) {
-            self.report(&error);
         }
     }
 
@@ -128,8 +140,6 @@ impl<A: Application> Door<A> {
     fn close(self: &Arc<Self>, socket: TcpListener) -> io::Result<()> {
         // asked of the socket itself: the runtime may not have heard yet of the latest connections
         let socket = socket.into_std()?;
-        // without the filter (not allowed in some sandboxes) only those who arrive in the next microseconds are lost
-        socket::let_nobody_in(&socket).unwrap_or_else(|error| tracing::debug!(%error, "no filter on the listening socket"));
         for _ in 0..=socket::BACKLOG {
             match socket.accept() {
                 Ok((stream, peer)) => {

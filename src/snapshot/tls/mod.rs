@@ -21,3 +21,6 @@ pub use server::{ClientAuth, ServerTls, ServerTlsInput, compile_server};
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
+
+#[cfg(test)]
+mod tests;
