@@ -32,7 +32,3 @@ pub mod demo;
 )]
 pub mod control;
 
-pub mod upstream;
-
-#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the control plane does I/O, and it waits")]
-pub mod control;

@@ -11,6 +11,7 @@ pub mod assets;
 mod bounds;
 mod choice;
 pub mod de;
+pub mod document;
 pub mod json;
 pub mod load;
 pub mod merge;

@@ -85,6 +85,25 @@ pub struct ValueTable {
 
 // `#[serde(untagged)]` would buffer the value and lose the places inside it; these forward to the shape that is there.
 
+impl MatchConfig {
+    /// What a route is called when nobody named it: host and path as they were written.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Short(short) => short.clone(),
+            Self::Table(table) => {
+                let host = match table.host.as_ref().map(|hosts| &hosts.value) {
+                    Some(OneOrMany::One(host)) => host,
+                    Some(OneOrMany::Many(hosts)) => hosts.first().map_or("", |host| &*host.value),
+                    None => "",
+                };
+                let path = table.path.as_ref().or(table.path_regex.as_ref()).map_or("/*", |path| &*path.value);
+                format!("{host}{path}")
+            }
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for MatchConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Shape;

@@ -48,6 +48,13 @@ pub struct ServerTls {
     trust: Arc<Trust>,
 }
 
+impl std::fmt::Debug for ServerTls {
+    /// Without the settings: they hold keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerTls").finish_non_exhaustive()
+    }
+}
+
 /// Which clients a resumed session vouches for: resumption does not look at the client's certificate again.
 #[derive(PartialEq)]
 enum Trust {

@@ -7,27 +7,10 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, Version};
 
-use crate::model::outcome::Outcome;
+use crate::model::outcome::{Outcome, Termination};
 use crate::model::request::Scheme;
 use crate::model::verdict::{Code, Decision, Verdict};
-use crate::telemetry::label::label;
 use crate::telemetry::metrics::NonRequest;
-
-label! {
-    /// Why an exchange ended before its response was complete.
-    Termination {
-        /// The client closed its connection or reset its stream.
-        ClientGone => "client_gone",
-        /// The upstream broke off in the middle of its response.
-        UpstreamReset => "upstream_reset",
-        /// `timeout.idle`: neither side made progress.
-        IdleTimeout => "idle_timeout",
-        /// `timeout.request` was over.
-        DeadlineExceeded => "deadline_exceeded",
-        /// The gateway stopped: `grace_period` was over.
-        Shutdown => "shutdown",
-    }
-}
 
 /// One attempt, as the line shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

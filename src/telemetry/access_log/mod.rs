@@ -26,7 +26,7 @@ mod text;
 #[expect(clippy::disallowed_methods, reason = "the writer's own thread waits for its destination")]
 mod writer;
 
-pub use entry::{AttemptEntry, Entry, Termination};
+pub use entry::{AttemptEntry, Entry};
 pub use formats::Format;
 
 use destination::Destination;

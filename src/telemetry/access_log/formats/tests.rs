@@ -7,7 +7,8 @@ use super::*;
 use crate::model::outcome::Outcome;
 use crate::model::request::Scheme;
 use crate::model::verdict::{Code, Decision, PolicyName, Verdict};
-use crate::telemetry::access_log::entry::{AttemptEntry, Termination};
+use crate::model::outcome::Termination;
+use crate::telemetry::access_log::entry::AttemptEntry;
 use crate::telemetry::metrics::NonRequest;
 
 fn line(format: Format, entry: &Entry<'_>) -> String {
