@@ -31,4 +31,4 @@ pub mod demo;
     reason = "the control plane watches files, resolves names and serves the admin API"
 )]
 pub mod control;
-
+pub mod cli;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 
-pub use self::compile::{Assets, Input, compile};
+pub use self::compile::{Assets, Input, address, compile, paths};
 use crate::model::ids::RouteName;
 use crate::model::listener::ListenerSpec;
 use crate::model::prefixes::PrefixSet;
