@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::{AlertDescription, Error, HandshakeKind, PeerIncompatible, ProtocolVersion, ServerConfig, ServerConnection};
+use rustls::{
+    AlertDescription, Error, HandshakeKind, PeerIncompatible, ProtocolVersion, ServerConfig, ServerConnection,
+};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -85,7 +87,10 @@ fn describe(session: &ServerConnection) -> TlsInfo {
         },
         cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown"),
         resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
-        client_certificate: session.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.clone().into_owned()),
+        client_certificate: session
+            .peer_certificates()
+            .and_then(|chain| chain.first())
+            .map(|leaf| leaf.clone().into_owned()),
     }
 }
 

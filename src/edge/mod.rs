@@ -4,13 +4,20 @@
 //! nothing of HTTP, routes or policies, and never changes the limits of a connection that has been accepted.
 //!
 //! # Threads
-//! N workers, each a thread with a single-threaded runtime of its own. A connection stays on the worker that accepted it,
-//! with that worker's [`Application::Worker`]: pools, buffers and random numbers are never shared between cores, and no
-//! task is ever woken on another thread.
+//! N workers, each a thread with a single-threaded runtime of its own. A connection stays on the worker that accepted
+//! it, with that worker's [`Application::Worker`]: pools, buffers and random numbers are never shared between cores,
+//! and no task is ever woken on another thread.
 //!
 //! # One socket per worker
 //! Each address has one `SO_REUSEPORT` socket per worker, and the kernel spreads connections over them by a hash of the
-//! addresses. The other way, one socket that all workers wait on, was measured beside it (`workers.rs` has the numbers).
+//! addresses. The other way, one socket that every worker waits on, was measured beside it: a loopback program, four
+//! clients, two busy cores, three runs each of 2, 4 and 8 workers. CPU per connection (accept, echo of 4 bytes, close)
+//! did not differ beyond the noise: 47 to 74 µs against 47 to 78 µs, most of it the kernel's. With two workers the
+//! slowest percent took 1.2 to 1.9 ms against 1.9 to 3.5 ms. 64 connections over eight workers came to 2 to 13 each,
+//! against 0 to 16 in the worst run. So the reasons are: a connection wakes one worker and not all, the accept queues
+//! share no lock as cores are added, and the spread does not depend on who is fastest to wake. The price: the kernel
+//! does not look at the load of a worker, and a socket that closes needs the care that `socket` takes.
+
 mod accept;
 mod handshake;
 mod socket;

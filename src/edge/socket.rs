@@ -56,10 +56,10 @@ fn open(address: SocketAddr) -> io::Result<Socket> {
 /// Lets no new connection begin on a listening socket, while those that have begun can still be accepted.
 ///
 /// A listening socket that is closed resets the connections in its queue. Who empties the queue and then closes loses
-/// those that arrive in between or are in the middle of their handshake (in a test on loopback, one close in 200 under a
-/// storm of connects); so the socket first drops what would begin one (SYN without ACK). Such a client tries again a
-/// second later and finds the port closed, or another process there. Accepted connections inherit the filter, and none
-/// of their segments are of that kind.
+/// those that arrive in between or are in the middle of their handshake (on loopback, under a storm of connects, in one
+/// close of 200); so the socket first drops what would begin one (SYN without ACK). Such a client tries again a second
+/// later and finds the port closed, or another process there. Accepted connections inherit the filter, and none of
+/// their segments are of that kind.
 pub(super) fn let_nobody_in(socket: &TcpListener) -> io::Result<()> {
     const FLAGS: u32 = 13; // offset in the TCP header (RFC 9293 §3.1)
     const SYN: u32 = 0x02;

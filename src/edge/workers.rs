@@ -34,6 +34,9 @@ pub struct Workers<A: Application> {
     app: Arc<A>,
     census: Arc<Census>,
     state: Mutex<State<A>>,
+    /// Accept loops that are closing. Whoever changes the listeners holds the lock until they have closed: one change
+    /// after the other, and what one that was given up half-way left behind is waited for by the next.
+    closing: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct State<A: Application> {
@@ -113,7 +116,7 @@ impl<A: Application> Workers<A> {
     pub fn start(count: NonZeroUsize, app: Arc<A>) -> io::Result<Self> {
         let threads = (0..count.get()).map(|index| Thread::start(index, &app)).collect::<io::Result<_>>()?;
         let state = State { threads, opened: Vec::new(), draining: false };
-        Ok(Self { app, census: Arc::default(), state: Mutex::new(state) })
+        Ok(Self { app, census: Arc::default(), state: Mutex::new(state), closing: tokio::sync::Mutex::default() })
     }
 
     /// Listens on exactly these; returns what is bound, in the same order. Nothing is changed on an error.
@@ -122,18 +125,20 @@ impl<A: Application> Workers<A> {
     /// settings, old ones keep theirs. A listener that is gone, or whose address is another, lets in whoever waits in
     /// its queue and closes before this returns; its connections live on and are told to end.
     pub async fn apply(&self, listeners: &[Arc<ListenerSpec>]) -> Result<Vec<Bound>, BindError> {
-        let closing = self.change(listeners)?;
-        for door in closing {
-            let _ = door.await; // an accept loop that panicked has closed as well
-        }
+        let mut closing = self.closing.lock().await;
+        all_closed(&mut closing).await;
+        closing.extend(self.change(listeners)?);
+        all_closed(&mut closing).await;
         Ok(self.bound())
     }
 
     /// What is bound now.
     pub fn bound(&self) -> Vec<Bound> {
-        let name = |listening: &Listening| listening.spec.load().name.clone();
-        let state = self.state.lock();
-        state.opened.iter().map(|opened| Bound { name: name(&opened.listening), address: opened.listening.address }).collect()
+        let bound = |opened: &Opened| {
+            let name = opened.listening.spec.load().name.clone();
+            Bound { name, address: opened.listening.address }
+        };
+        self.state.lock().opened.iter().map(bound).collect()
     }
 
     /// Connections that are open now, TLS handshakes included, also those of listeners that are gone.
@@ -143,8 +148,10 @@ impl<A: Application> Workers<A> {
     }
 
     /// Closes all listeners, tells all connections to end and waits until they have, at most `grace`; then ends the
-    /// threads. Returns at once when there is nothing to wait for. The second call finds nothing to do.
+    /// threads. Returns as soon as there is nothing to wait for, which is after the tenth of a second that a closing
+    /// socket gives to handshakes under way. The second call finds nothing to do.
     pub async fn drain(&self, grace: Duration) -> DrainReport {
+        let mut closing = self.closing.lock().await;
         let (opened, threads) = {
             let mut state = self.state.lock();
             state.draining = true;
@@ -152,11 +159,9 @@ impl<A: Application> Workers<A> {
         };
         let began = Instant::now();
         let open = self.census.open();
-        let doors: Vec<_> = opened.into_iter().flat_map(Opened::close).collect();
+        closing.extend(opened.into_iter().flat_map(Opened::close));
         let all_ended = async {
-            for door in doors {
-                let _ = door.await;
-            }
+            all_closed(&mut closing).await;
             self.census.emptied().await;
         };
         let cut = if timeout(grace, all_ended).await.is_ok() { 0 } else { self.census.open() };
@@ -223,6 +228,14 @@ impl Opened {
     }
 }
 
+/// Waits for these accept loops; safe to give up and to go on later.
+async fn all_closed(closing: &mut Vec<JoinHandle<()>>) {
+    while let Some(door) = closing.last_mut() {
+        let _ = door.await; // one that panicked has closed as well
+        closing.pop();
+    }
+}
+
 impl<A: Application> Thread<A> {
     fn start(index: usize, app: &Arc<A>) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
@@ -280,22 +293,28 @@ fn refuse_duplicates(listeners: &[Arc<ListenerSpec>]) -> Result<(), BindError> {
 /// port 0 keep theirs, then the same address under another name, so that renaming closes nothing.
 fn keep_by_address(opened: &[Opened], listeners: &[Arc<ListenerSpec>]) -> Vec<Option<usize>> {
     let mut plan = vec![None; listeners.len()];
-    let by_name = |old: &Opened, new: &ListenerSpec| {
-        let old = old.listening.spec.load();
+    claim(&mut plan, opened, listeners, |old, new| {
+        let old = old.spec.load();
         old.name == new.name && old.address == new.address
-    };
-    let by_address = |old: &Opened, new: &ListenerSpec| old.listening.address == new.address;
-    let rules: [&dyn Fn(&Opened, &ListenerSpec) -> bool; 2] = [&by_name, &by_address];
-    for fits in rules {
-        for (index, spec) in listeners.iter().enumerate() {
-            let free = |(old_index, old): &(usize, &Opened)| !plan.contains(&Some(*old_index)) && fits(old, spec);
-            let found = opened.iter().enumerate().find(free).map(|(old_index, _)| old_index);
-            if let Some(kept @ None) = plan.get_mut(index) {
-                *kept = found;
-            }
+    });
+    claim(&mut plan, opened, listeners, |old, new| old.address == new.address);
+    plan
+}
+
+/// Gives each listener that has none yet the first opened one that fits and that nobody has.
+fn claim(
+    plan: &mut [Option<usize>],
+    opened: &[Opened],
+    listeners: &[Arc<ListenerSpec>],
+    fits: impl Fn(&Listening, &ListenerSpec) -> bool,
+) {
+    for (index, spec) in listeners.iter().enumerate() {
+        let free = |old: usize| !plan.contains(&Some(old));
+        let found = (0..).zip(opened).find(|(old, opened)| free(*old) && fits(&opened.listening, spec));
+        if let Some(none @ None) = plan.get_mut(index) {
+            *none = found.map(|(old, _)| old);
         }
     }
-    plan
 }
 
 /// Opens what is not kept. All sockets are bound before the first one listens: until nothing can fail any more, no
@@ -310,7 +329,8 @@ fn prepare<A: Application>(
     for (spec, _) in listeners.iter().zip(plan).filter(|(_, kept)| kept.is_none()) {
         // a port of our own on another address is not somebody else's
         let exclusive = !ours.contains(&spec.address.port());
-        let sockets = socket::bind(spec.address, state.threads.len(), exclusive).map_err(|error| refused(spec, error))?;
+        let sockets =
+            socket::bind(spec.address, state.threads.len(), exclusive).map_err(|error| refused(spec, error))?;
         ours.push(sockets.0.port());
         bound.push((spec, sockets));
     }

@@ -5,7 +5,6 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::ServerConfig;
 use schemars::JsonSchema;
@@ -175,10 +174,10 @@ impl Default for Limits {
             connections: 20_000,
             header_size: ByteSize::kib(64),
             header_count: 128,
-            header_timeout: Period(Duration::from_secs(10)),
-            idle_timeout: Period(Duration::from_secs(60)),
+            header_timeout: Period::from_secs(10),
+            idle_timeout: Period::from_secs(60),
             min_body_rate: ByteRate(ByteSize::kib(1)),
-            handshake_timeout: Period(Duration::from_secs(10)),
+            handshake_timeout: Period::from_secs(10),
         }
     }
 }

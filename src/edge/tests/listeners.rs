@@ -114,10 +114,8 @@ async fn a_renamed_listener_keeps_its_socket() {
 async fn listeners_can_exchange_their_addresses() {
     let mut rig = Rig::start(2);
     let addresses = rig.apply(&[spec("a"), spec("b")]).await;
-    let swapped = [
-        ListenerSpec { address: addresses[1], ..spec("a") },
-        ListenerSpec { address: addresses[0], ..spec("b") },
-    ];
+    let swapped =
+        [ListenerSpec { address: addresses[1], ..spec("a") }, ListenerSpec { address: addresses[0], ..spec("b") }];
     assert_eq!(rig.apply(&swapped).await, [addresses[1], addresses[0]]);
     ping(&mut connect(addresses[0]).await).await;
     assert_eq!(rig.served().await.listener.name.as_str(), "b");
@@ -182,6 +180,19 @@ async fn an_address_of_another_gateway_is_refused() {
     let second = Rig::start(1);
     let error = second.workers.apply(&[Arc::new(ListenerSpec { address, ..spec("a") })]).await;
     assert!(matches!(error, Err(BindError::Address { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_change_that_was_given_up_does_not_stand_in_the_way_of_the_next() {
+    let mut rig = Rig::start(2);
+    let address = rig.apply(&[spec("a")]).await[0];
+    {
+        let mut removal = tokio_test::task::spawn(rig.workers.apply(&[]));
+        assert!(removal.poll().is_pending(), "the sockets are closing");
+    }
+    assert_eq!(rig.apply(&[ListenerSpec { address, ..spec("a") }]).await, [address]);
+    ping(&mut connect(address).await).await;
+    rig.served().await;
 }
 
 #[tokio::test]
@@ -300,7 +311,8 @@ async fn whoever_got_in_before_the_close_is_served() {
             .map(|_| {
                 tokio::spawn(async move {
                     let mut served = 0_u32;
-                    while let Ok(Ok(mut client)) = timeout(Duration::from_millis(50), TcpStream::connect(address)).await {
+                    while let Ok(Ok(mut client)) = timeout(Duration::from_millis(50), TcpStream::connect(address)).await
+                    {
                         ping_or_drain(&mut client).await;
                         served += 1;
                     }

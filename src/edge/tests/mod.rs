@@ -17,7 +17,6 @@ use tokio::time::timeout;
 use super::*;
 use crate::model::listener::{Limits, ListenerSpec, Protocols};
 
-
 /// Longer than anything here takes; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -85,7 +85,11 @@ fn listener(tls: &ServerTls) -> ListenerSpec {
 }
 
 /// A client that trusts `authority` and shows `certificate`.
-fn client(authority: &Authority, certificate: Option<&Issued>, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
+fn client(
+    authority: &Authority,
+    certificate: Option<&Issued>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(authority.der.clone()).expect("an authority");
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -104,7 +108,11 @@ fn client(authority: &Authority, certificate: Option<&Issued>, versions: &[&'sta
 
 const ALL: &[&SupportedProtocolVersion] = rustls::ALL_VERSIONS;
 
-async fn shake(config: &Arc<ClientConfig>, address: SocketAddr, name: &str) -> std::io::Result<ClientStream<TcpStream>> {
+async fn shake(
+    config: &Arc<ClientConfig>,
+    address: SocketAddr,
+    name: &str,
+) -> std::io::Result<ClientStream<TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     let mut stream = TlsConnector::from(Arc::clone(config)).connect(name, connect(address).await).await?;
     // in TLS 1.3 the client learns of a refusal, and gets its tickets, only when it reads
@@ -193,7 +201,8 @@ async fn a_client_is_shown_a_key_that_it_can_verify() {
     };
     let mut roots = RootCertStore::empty();
     roots.add(authority.der.clone()).expect("an authority");
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(ALL).expect("versions");
+    let builder =
+        ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(ALL).expect("versions");
     let picky = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
     assert_eq!(shown(&shake(&picky, address, "a.example").await.expect("served")), p256.der);
 }

@@ -85,7 +85,9 @@ fn build(
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots);
     Ok(match identity {
-        Some(identity) => builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(identity.key))),
+        Some(identity) => {
+            builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(identity.key)))
+        }
         None => builder.with_no_client_auth(),
     })
 }

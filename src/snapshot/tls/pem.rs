@@ -64,10 +64,10 @@ pub(super) fn load_key_pair(
     match key.keys_match() {
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Some(Loaded { key: Arc::new(key), names }),
         Err(_) => {
-            diagnostics.push(
-                Diagnostic::error("key_mismatch", pair.span, "the private key does not belong to the first certificate of the chain")
-                    .help("the chain starts with the certificate itself, then its issuers; check that both files were renewed together"),
-            );
+            let message = "the private key does not belong to the first certificate of the chain";
+            diagnostics.push(Diagnostic::error("key_mismatch", pair.span, message).help(
+                "the chain starts with the certificate itself, then its issuers; check that both files were renewed",
+            ));
             None
         }
     }
@@ -94,10 +94,8 @@ fn read_certificates(
     diagnostics: &mut Diagnostics,
 ) -> Option<Vec<CertificateDer<'static>>> {
     let problem = match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, PemError>>() {
-        Ok(certificates) if certificates.is_empty() => {
-            Diagnostic::error(code, span, "no certificate in the file")
-                .help("expected PEM text with at least one `-----BEGIN CERTIFICATE-----`")
-        }
+        Ok(certificates) if certificates.is_empty() => Diagnostic::error(code, span, "no certificate in the file")
+            .help("expected PEM text with at least one `-----BEGIN CERTIFICATE-----`"),
         Ok(certificates) => match certificates.iter().position(|der| X509Certificate::from_der(der).is_err()) {
             None => return Some(certificates),
             Some(index) => Diagnostic::error(code, span, format!("certificate {} of the file is malformed", index + 1)),
@@ -122,10 +120,9 @@ fn read_key(
         Err(PemError::NoItemsFound) => "no private key in the file".to_owned(),
         Err(error) => format!("the file of the private key is not PEM: {error}"),
     };
-    diagnostics.push(
-        Diagnostic::error("bad_private_key", pair.span, problem)
-            .help("expected an unencrypted RSA, ECDSA or Ed25519 key; `openssl pkey -in OLD -out NEW` removes a pass phrase"),
-    );
+    diagnostics.push(Diagnostic::error("bad_private_key", pair.span, problem).help(
+        "expected an unencrypted RSA, ECDSA or Ed25519 key; `openssl pkey -in OLD -out NEW` removes a pass phrase",
+    ));
     None
 }
 

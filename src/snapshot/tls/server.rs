@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use rustls::SupportedProtocolVersion;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
-use rustls::SupportedProtocolVersion;
 use rustls_pki_types::{TrustAnchor, UnixTime};
 
 use super::pem::{self, CaBundle, KeyPair};
@@ -80,10 +80,11 @@ pub fn compile_server(
     let clients = compile_client_auth(&input.client_auth, &provider, diagnostics);
     let (certificates, (trust, verifier)) = (certificates?, clients?);
 
-    let builder = match ServerConfig::builder_with_provider(provider).with_protocol_versions(versions(input.min_version)) {
-        Ok(builder) => builder,
-        Err(error) => return refuse(diagnostics, input.span, &error),
-    };
+    let builder =
+        match ServerConfig::builder_with_provider(provider).with_protocol_versions(versions(input.min_version)) {
+            Ok(builder) => builder,
+            Err(error) => return refuse(diagnostics, input.span, &error),
+        };
     let mut config = match verifier {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),

@@ -1,4 +1,4 @@
-//! Which certificate a client is shown: by the name that it asks for (SNI, RFC 6066 §3) and the keys that it can verify.
+//! Which certificate a client is shown: by the name that it asks for (SNI, RFC 6066 §3) and the keys it can verify.
 //!
 //! An exact name goes before a wildcard, a wildcard stands for exactly one label (RFC 9525 §6.3), and an unknown name
 //! or none gets the first certificate: the client then sees a name that does not match, which says more than an alert.
@@ -31,9 +31,7 @@ pub(super) struct Shadowed;
 impl BySni {
     /// Adds a certificate under its names; the first one added is also the default. One without names is only that.
     pub(super) fn add(&mut self, key: &Arc<CertifiedKey>, names: &[String]) -> Result<(), Shadowed> {
-        if self.default.is_empty() {
-            self.default.push(Arc::clone(key));
-        } else if names.iter().any(|name| self.is_of_default(name)) {
+        if self.default.is_empty() || names.iter().any(|name| self.is_of_default(name)) {
             self.default.push(Arc::clone(key));
         }
         let mut shadowed = Ok(());
@@ -61,6 +59,7 @@ impl BySni {
         self.exact.get(name).or_else(|| self.wildcard.get(name.split_once('.')?.1))
     }
 
+    /// Whether the default certificate has that name: its siblings of other kinds of key serve unknown names too.
     fn is_of_default(&self, name: &str) -> bool {
         let of_name = match name.strip_prefix("*.") {
             Some(rest) => self.wildcard.get(rest),

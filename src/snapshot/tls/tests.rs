@@ -65,10 +65,7 @@ fn pair(chain: &str, key: &str, start: u32) -> (String, String, SourceSpan) {
     (chain.to_owned(), key.to_owned(), at(start))
 }
 
-fn server(
-    pairs: &[(String, String, SourceSpan)],
-    client_auth: ClientAuth<'_>,
-) -> (Option<ServerTls>, Diagnostics) {
+fn server(pairs: &[(String, String, SourceSpan)], client_auth: ClientAuth<'_>) -> (Option<ServerTls>, Diagnostics) {
     let mut diagnostics = Diagnostics::default();
     let certificates = pairs
         .iter()
@@ -131,7 +128,11 @@ fn a_key_of_another_certificate_is_an_error() {
     check(&[pair(&one.chain, &other.key, 4)], ClientAuth::None, &[("key_mismatch", 4, "does not belong")]);
     // the issuer before the certificate
     let upside_down = format!("{}{}", other.chain, one.chain);
-    check(&[pair(&upside_down, &one.key, 4)], ClientAuth::None, &[("key_mismatch", 4, "first certificate of the chain")]);
+    check(
+        &[pair(&upside_down, &one.key, 4)],
+        ClientAuth::None,
+        &[("key_mismatch", 4, "first certificate of the chain")],
+    );
 }
 
 #[test]
@@ -170,7 +171,11 @@ fn a_certificate_that_nobody_can_be_shown_is_a_warning() {
     let again = self_signed(&params(&["x.example", "*.a.example"]));
     let nameless = self_signed(&params(&[]));
     check(
-        &[pair(&named.chain, &named.key, 2), pair(&again.chain, &again.key, 3), pair(&nameless.chain, &nameless.key, 4)],
+        &[
+            pair(&named.chain, &named.key, 2),
+            pair(&again.chain, &again.key, 3),
+            pair(&nameless.chain, &nameless.key, 4),
+        ],
         ClientAuth::None,
         &[("certificate_shadowed", 3, "earlier certificate"), ("certificate_without_names", 4, "no DNS name")],
     );
@@ -249,7 +254,8 @@ fn the_own_certificate_is_shown_to_an_upstream() {
     let (servers, clients) = (Authority::new(), Authority::new());
     let issued = servers.issue(&params(&["a.example"]));
     let own = clients.issue(&params(&["gateway.example"]));
-    let server = server(&[pair(&issued.chain, &issued.key, 2)], ClientAuth::Required(clients.bundle())).0.expect("compiled");
+    let server =
+        server(&[pair(&issued.chain, &issued.key, 2)], ClientAuth::Required(clients.bundle())).0.expect("compiled");
     let anonymous = towards(Some(servers.bundle()));
     shake(&client(&anonymous).expect("compiled"), &server).expect_err("asked for a certificate");
     let shown = KeyPair { chain: own.chain.as_bytes(), key: own.key.as_bytes(), span: at(3) };
@@ -263,7 +269,8 @@ fn mistakes_towards_upstreams_are_reported_at_once() {
     let other = self_signed(&params(&["b.example"]));
     let mixed = KeyPair { chain: good.chain.as_bytes(), key: other.key.as_bytes(), span: at(3) };
     let ca = CaBundle { pem: b"nothing", span: at(9) };
-    let diagnostics = client(&ClientTlsInput { client_certificate: Some(mixed), ..towards(Some(ca)) }).expect_err("refused");
+    let diagnostics =
+        client(&ClientTlsInput { client_certificate: Some(mixed), ..towards(Some(ca)) }).expect_err("refused");
     let found: Vec<_> = diagnostics.as_slice().iter().map(|found| (found.code, found.span)).collect();
     assert_eq!(found, [("bad_ca", Some(at(9))), ("key_mismatch", Some(at(3)))]);
 }
