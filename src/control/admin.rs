@@ -19,7 +19,6 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::supervisor::{Supervisor, Trigger};
-use crate::model::clock::Instant;
 use crate::telemetry::metrics;
 
 /// Who may do what.
@@ -189,7 +188,6 @@ async fn routes(State(shared): State<Shared>) -> Response {
 async fn upstreams(State(shared): State<Shared>) -> Response {
     let gateway = shared.supervisor.gateway();
     let live = gateway.live.load_full();
-    let now: Instant = gateway.clock.now();
     let rows: Vec<_> = live
         .snapshot
         .upstreams
@@ -209,7 +207,7 @@ async fn upstreams(State(shared): State<Shared>) -> Response {
                         "in_flight": endpoint.state.in_flight(),
                         "attempts": endpoint.state.attempts(),
                         "failures": endpoint.state.failures(),
-                        "latency_ewma_seconds": endpoint.state.latency().at(now).as_secs_f64(),
+                        "latency_ewma_seconds": endpoint.state.latency().last().map(|last| last.as_secs_f64()),
                     })
                 })
                 .collect();

@@ -70,10 +70,7 @@ fn log(ground: &Ground, exchange: &Exchange, route: Option<&str>, duration: Dura
 /// Counts and logs what never became a request.
 pub fn non_request(ground: &Ground, why: NonRequest) {
     let info = &ground.info;
-    let listeners = ground.gateway.telemetry.metrics.for_listeners(std::slice::from_ref(&info.listener.name));
-    if let Some(listener) = listeners.first() {
-        listener.non_request(why);
-    }
+    ground.gateway.telemetry.metrics.listener(&info.listener.name).non_request(why);
     // A connection that was merely idle says nothing that anybody would look for.
     if why != NonRequest::IdleClose && ground.worker.access_log.is_on() {
         let scheme = if info.tls.is_some() { Scheme::Https } else { Scheme::Http };

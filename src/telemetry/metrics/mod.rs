@@ -95,6 +95,14 @@ impl Metrics {
         resolve(names, &exposed.listeners, ListenerMetrics::name, ListenerMetrics::new)
     }
 
+    /// The handle of one listener: the exposed one, or one that nobody sees when it is not configured any more.
+    #[must_use]
+    pub fn listener(&self, name: &ListenerName) -> Arc<ListenerMetrics> {
+        let exposed = self.cells.exposed.read();
+        let known = exposed.listeners.iter().find(|listener| listener.name() == name);
+        known.map_or_else(|| Arc::new(ListenerMetrics::new(name.clone())), Arc::clone)
+    }
+
     /// The handle for requests that match no route. Always exposed.
     #[must_use]
     pub fn unrouted(&self) -> &Arc<RouteMetrics> {
