@@ -4,3 +4,4 @@
 //! `tests/architecture.rs` holds it up). Everything down to `pipeline` is pure: no socket, file or system clock.
 
 pub mod model;
+pub mod policy;

@@ -108,6 +108,13 @@ impl<T> Spanned<T> {
     }
 }
 
+/// A value that nobody wrote: a built-in default, or one made by a test.
+impl<T> From<T> for Spanned<T> {
+    fn from(value: T) -> Self {
+        Self::new(value, SourceSpan::default())
+    }
+}
+
 impl<T: PartialEq> PartialEq for Spanned<T> {
     fn eq(&self, other: &Self) -> bool {
         self.value == other.value

@@ -276,6 +276,33 @@ pub struct Decision {
     pub reason: Cow<'static, str>,
 }
 
+/// What an admission policy says of a request: its judgement, and the refusal if that is what it comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// For metrics, logs and `explain`.
+    pub decision: Decision,
+    /// What the client is told; `None` when the request goes on.
+    pub rejection: Option<Rejection>,
+}
+
+impl Admission {
+    /// The request goes on. Does not allocate.
+    #[must_use]
+    pub const fn allow(policy: PolicyName, reason: &'static str) -> Self {
+        let decision = Decision { policy, verdict: Verdict::Allow, reason: Cow::Borrowed(reason) };
+        Self { decision, rejection: None }
+    }
+
+    /// The request is refused for `reason`, or would be if `mode` were to enforce it.
+    pub fn refuse(policy: PolicyName, mode: Mode, reason: impl Into<Cow<'static, str>>, rejection: Rejection) -> Self {
+        let (verdict, rejection) = match mode {
+            Mode::Enforce => (Verdict::Reject, Some(rejection)),
+            Mode::Report => (Verdict::WouldReject, None),
+        };
+        Self { decision: Decision { policy, verdict, reason: reason.into() }, rejection }
+    }
+}
+
 /// Whether an admission policy refuses or only reports what it would refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
