@@ -1,6 +1,8 @@
 //! x
 pub mod access;
 pub mod cors;
+pub mod redirect;
 pub mod respond;
+pub mod rewrite;
 pub mod timeout;
 pub mod validate;
