@@ -1,6 +1,7 @@
 //! x
 pub mod access;
 pub mod cors;
+pub mod headers;
 pub mod redirect;
 pub mod respond;
 pub mod rewrite;
