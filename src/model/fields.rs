@@ -3,8 +3,8 @@
 //! Decides no request; policies and request hygiene share these words so that they agree.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VARY,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE, VARY,
 };
 
 use super::diagnostic::{Diagnostic, Diagnostics};
@@ -56,7 +56,8 @@ pub fn compile_value(written: &Spanned<String>, diagnostics: &mut Diagnostics) -
     if value.is_none() {
         let message = format!("not a field value: {:?}", written.value);
         diagnostics.push(
-            Diagnostic::error("bad_value", written.span, message).help("a field value has no line break or control character"),
+            Diagnostic::error("bad_value", written.span, message)
+                .help("a field value has no line break or control character"),
         );
     }
     value

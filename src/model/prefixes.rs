@@ -90,8 +90,12 @@ fn read(entry: &Spanned<String>, diagnostics: &mut Diagnostics) -> Option<IpNet>
     };
     if prefix.addr() != prefix.network() {
         diagnostics.push(
-            Diagnostic::warning("loose_prefix", entry.span, format!("bits behind the prefix length: {:?}", entry.value))
-                .help(format!("it means \"{}\"", prefix.trunc())),
+            Diagnostic::warning(
+                "loose_prefix",
+                entry.span,
+                format!("bits behind the prefix length: {:?}", entry.value),
+            )
+            .help(format!("it means \"{}\"", prefix.trunc())),
         );
     }
     Some(prefix)

@@ -15,11 +15,8 @@ pub fn replace_prefix(path: &str, matched: usize, prefix: &str) -> String {
     let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
     let mut target = String::with_capacity(prefix.len() + rest.len() + 1);
     push_path(&mut target, prefix);
-    if target == "/" {
-        target.clear(); // the rest brings the slash
-    }
-    if !rest.is_empty() && !rest.starts_with('/') && !target.is_empty() {
-        target.push('/');
+    if !rest.is_empty() && !rest.starts_with('/') {
+        push_path(&mut target, "/");
     }
     push_path(&mut target, rest);
     if target.is_empty() {
@@ -30,12 +27,13 @@ pub fn replace_prefix(path: &str, matched: usize, prefix: &str) -> String {
 
 /// Appends a piece of a path. At the beginning of `target` it makes sure of the one slash.
 pub fn push_path(target: &mut String, piece: &str) {
-    if target.is_empty() && !piece.is_empty() {
+    let at_start = target.is_empty() || target == "/";
+    if at_start && !piece.is_empty() {
+        target.clear();
         target.push('/');
-        push_encoded(target, piece.trim_start_matches(['/', '\\']), is_path_byte);
-    } else {
-        push_encoded(target, piece, is_path_byte);
     }
+    let piece = if at_start { piece.trim_start_matches(['/', '\\']) } else { piece };
+    push_encoded(target, piece, is_path_byte);
 }
 
 /// Appends a query without its `?` (RFC 3986 §3.4).
@@ -83,8 +81,23 @@ const fn is_path_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
-            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-                | b':' | b'@' | b'/'
+            b'-' | b'.'
+                | b'_'
+                | b'~'
+                | b'!'
+                | b'$'
+                | b'&'
+                | b'\''
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b','
+                | b';'
+                | b'='
+                | b':'
+                | b'@'
+                | b'/'
         )
 }
 

@@ -96,10 +96,12 @@ impl TemplateError<'_> {
     fn at(&self, written: &Spanned<String>, names: &[&str]) -> Diagnostic {
         let error = |message: String| Diagnostic::error("bad_placeholder", written.span, message);
         match self {
-            Self::Unclosed => error(format!("a `{{` without its `}}`: {:?}", written.value))
-                .help("write `{{` where a brace is meant"),
-            Self::Unopened => error(format!("a `}}` without its `{{`: {:?}", written.value))
-                .help("write `}}` where a brace is meant"),
+            Self::Unclosed => {
+                error(format!("a `{{` without its `}}`: {:?}", written.value)).help("write `{{` where a brace is meant")
+            }
+            Self::Unopened => {
+                error(format!("a `}}` without its `{{`: {:?}", written.value)).help("write `}}` where a brace is meant")
+            }
             Self::Unknown(name) => {
                 let help = match did_you_mean(name, names.iter().copied()) {
                     Some(near) => format!("did you mean `{{{near}}}`?"),

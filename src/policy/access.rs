@@ -45,10 +45,9 @@ pub fn compile(config: &Spanned<Config>, diagnostics: &mut Diagnostics) -> Optio
     let deny = PrefixSet::compile(&config.deny, diagnostics);
     let allow = config.allow.as_ref().map(|list| {
         if list.is_empty() {
-            diagnostics.push(
-                Diagnostic::error("empty_list", list.span, "an empty `allow` list")
-                    .help("leave `allow` out to let everybody in, or deny \"0.0.0.0/0\" and \"::/0\" to keep everybody out"),
-            );
+            diagnostics.push(Diagnostic::error("empty_list", list.span, "an empty `allow` list").help(
+                "leave `allow` out to let everybody in, or deny \"0.0.0.0/0\" and \"::/0\" to keep everybody out",
+            ));
         }
         warn_of_shadowed(list, &deny, diagnostics);
         PrefixSet::compile(list, diagnostics)

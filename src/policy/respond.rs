@@ -114,8 +114,11 @@ mod tests {
         match (compile(config, &mut diagnostics), expected) {
             (Some(respond), Ok(fields)) => {
                 let answer = respond.answer();
-                let sent: Vec<_> =
-                    answer.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("ASCII"))).collect();
+                let sent: Vec<_> = answer
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), value.to_str().expect("ASCII")))
+                    .collect();
                 assert_eq!((answer.status.as_u16(), &*answer.body), (*config.status, config.body.as_bytes()));
                 assert_eq!(sent, fields);
             }

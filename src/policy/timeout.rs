@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::diagnostic::{Diagnostic, Diagnostics};
-use crate::model::source::Spanned;
+use crate::model::source::{SourceSpan, Spanned};
 use crate::model::units::Period;
 
 /// `timeout`: how long things may last. `timeout = false` goes back from inherited limits to the defaults below; there
@@ -62,7 +62,7 @@ pub fn compile(config: &Config, diagnostics: &mut Diagnostics) -> Option<Timeout
             );
         }
     }
-    if attempt.0 > request.0 && attempt.value != Config::default().attempt.value {
+    if attempt.0 > request.0 && attempt.span != SourceSpan::default() {
         diagnostics.push(
             Diagnostic::warning(
                 "never_reached",
@@ -84,7 +84,8 @@ mod tests {
     use super::*;
 
     fn limits(request: &str, attempt: &str, idle: &str) -> Config {
-        let period = |written: &str| Spanned::from(written.parse::<Period>().expect("a period"));
+        let span = SourceSpan { file: 0, start: 1, end: 2 };
+        let period = |written: &str| Spanned::new(written.parse::<Period>().expect("a period"), span);
         Config { request: period(request), attempt: period(attempt), idle: period(idle) }
     }
 
@@ -105,7 +106,8 @@ mod tests {
     #[test]
     fn an_attempt_ends_with_its_request() {
         check(&limits("10s", "20s", "5s"), Some((10, 10, 5)), &["never_reached"]);
-        check(&limits("5s", "10s", "60s"), Some((5, 5, 60)), &[]); // nobody wrote the ten seconds
+        let nobody_wrote_the_attempt = Config { attempt: Config::default().attempt, ..limits("5s", "1s", "60s") };
+        check(&nobody_wrote_the_attempt, Some((5, 5, 60)), &[]);
     }
 
     #[test]
