@@ -19,9 +19,8 @@ pub(super) fn ask(admin: &AdminAddress, method: &str, path: &str) -> anyhow::Res
         .with_context(|| format!("no gateway answers on {}", admin.admin))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     let token = admin.token.as_ref().map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0\r\n{token}connection: close\r\n\r\n"
-    );
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0\r\n{token}connection: close\r\n\r\n");
     stream.write_all(head.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(MOST).read_to_end(&mut answer).context("the gateway broke off")?;

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::shape::Both;
 use crate::model::listener::{Limits, Protocol, TlsVersion};
+use crate::model::shape::Both;
 use crate::model::source::Spanned;
 use crate::model::toggle::Toggle;
 use crate::model::units::Period;

@@ -41,12 +41,8 @@ impl Application for Gateway {
             Io::Tcp(stream) => transport::Io::Tcp(stream),
             Io::Tls(stream) => transport::Io::ServerTls(stream),
         };
-        let ground = Ground {
-            gateway: self,
-            worker: Arc::clone(&worker),
-            info: connection.info,
-            drain: connection.drain,
-        };
+        let ground =
+            Ground { gateway: self, worker: Arc::clone(&worker), info: connection.info, drain: connection.drain };
         serve::connection(ground, io).await;
     }
 

@@ -165,7 +165,12 @@ impl Supervisor {
             }
             Err(refused) => {
                 self.gateway.telemetry.metrics.config_refused();
-                tracing::error!(reason = refused.summary, ?trigger, "configuration refused, the one before stays\n{}", refused.text);
+                tracing::error!(
+                    reason = refused.summary,
+                    ?trigger,
+                    "configuration refused, the one before stays\n{}",
+                    refused.text
+                );
                 let error = LastError { at: unix_seconds(), trigger, refused: refused.clone() };
                 self.status.lock().last_error = Some(error);
             }
@@ -175,7 +180,8 @@ impl Supervisor {
 
     async fn try_reload(&self, turn: &mut Option<DemoApp>) -> Result<(Arc<Snapshot>, Read), Refused> {
         let path = self.path.clone();
-        let mut read = tokio::task::spawn_blocking(move || configuration::read(&path)).await.map_err(|error| failed(&error))?;
+        let mut read =
+            tokio::task::spawn_blocking(move || configuration::read(&path)).await.map_err(|error| failed(&error))?;
         // What could not be read is watched too: the next change may be its mending.
         *self.files.lock() = read.files.clone();
         if let Some(demo) = start_demo(&read, turn.as_ref()).await.map_err(|error| failed(&error))? {

@@ -20,8 +20,8 @@ use crate::model::deadline::{Deadline, Limit};
 use crate::model::outcome::Outcome;
 use crate::model::request::Scheme;
 use crate::model::response::ResponseHead;
-use crate::telemetry::metrics::UpstreamMetrics;
 use crate::snapshot::UpstreamEntry;
+use crate::telemetry::metrics::UpstreamMetrics;
 use crate::upstream::{Endpoint, Protocol, Target};
 
 /// What an attempt needs to know of where it goes.
@@ -177,7 +177,8 @@ async fn connection(
         Target::Tcp(address) => Address::Tcp(*address),
         Target::Unix(path) => Address::Unix(path.as_ref().as_ref()),
     };
-    let mut connecting = std::pin::pin!(connect(address, route.tls.map(|tls| (tls, &*route.endpoint.server_name)), route.speak));
+    let mut connecting =
+        std::pin::pin!(connect(address, route.tls.map(|tls| (tls, &*route.endpoint.server_name)), route.speak));
     let connected = std::future::poll_fn(|cx| {
         use std::task::Poll;
         if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
@@ -198,11 +199,9 @@ async fn connection(
             Ok((connected, false))
         }
         Ok(Err(error)) => Err(unconnected(route, &error)),
-        Err(Interruption::Timeout(Limit::Connect)) => Err(AttemptEnd::Failed {
-            outcome: Outcome::Timeout(Limit::Connect),
-            unprocessed: true,
-            stale: false,
-        }),
+        Err(Interruption::Timeout(Limit::Connect)) => {
+            Err(AttemptEnd::Failed { outcome: Outcome::Timeout(Limit::Connect), unprocessed: true, stale: false })
+        }
         Err(interruption) => Err(AttemptEnd::Interrupted(interruption)),
     }
 }

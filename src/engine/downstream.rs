@@ -252,7 +252,12 @@ impl Downstream {
         match self {
             Self::H1(h1) => match ready!(pin!(h1.session.read_body_bytes()).poll(cx)) {
                 Ok(piece) => Poll::Ready(Ok(piece)),
-                Err(error) if matches!(error.etype(), pingora_error::ErrorType::ConnectionClosed | pingora_error::ErrorType::ReadError) => {
+                Err(error)
+                    if matches!(
+                        error.etype(),
+                        pingora_error::ErrorType::ConnectionClosed | pingora_error::ErrorType::ReadError
+                    ) =>
+                {
                     Poll::Ready(Err(ClientError::Gone))
                 }
                 Err(_) => Poll::Ready(Err(ClientError::BadBody)),

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use h2::Reason;
 use http::request::Parts;
 
+use super::Live;
 use super::attempt::{AttemptEnd, AttemptLimits, Route as Way, attempt};
+use super::complete::complete;
 use super::downstream::{ClientError, Downstream};
 use super::relay::{Interruption, Relay};
 use super::respond;
@@ -14,20 +16,19 @@ use super::serve::Ground;
 use super::timer::Timer;
 use super::upload::{BodyPace, Upload, UploadError};
 use super::upstream_session::{Received, UpstreamHead, UpstreamSession};
-use super::Live;
-use super::complete::complete;
 use crate::model::deadline::Limit;
 use crate::model::outcome::{Outcome, Termination};
 use crate::model::response::{BodyLength, ResponseHead};
 use crate::model::verdict::{Code, Rejection};
 use crate::pipeline::admit::{Admission, admit};
 use crate::pipeline::attempt::{Plan, plan};
-use crate::pipeline::body::BodyRules;
+use crate::pipeline::body::{self, BodyRules};
 use crate::pipeline::exchange::{AttemptRecord, Exchange};
 use crate::pipeline::judge::{Failure, Judgement, judge, rejection};
 use crate::pipeline::receive::{Facts, receive};
 use crate::pipeline::route::route;
 use crate::pipeline::{fail, respond as dress};
+use crate::policy::hygiene::hop_by_hop::Upgrading;
 use crate::snapshot::Route;
 use crate::upstream::{Choice, Tried};
 
@@ -62,7 +63,8 @@ pub async fn run(
         Some(rejection) => run.refuse(rejection).await,
         None => run.decide().await,
     };
-    let Run { down, exchange, .. } = run;
+    let Run { down, mut exchange, .. } = run;
+    body::received(&mut exchange);
     complete(ground, &live, &exchange);
     (down, ended)
 }
@@ -84,7 +86,11 @@ impl<'a> Run<'a> {
         };
         match admit(route, &mut self.exchange) {
             Admission::Go => self.forward(route).await,
-            Admission::Answer(head, body) => self.answer(head, body).await,
+            Admission::Answer(answer) => {
+                let mut head = ResponseHead { status: answer.status, headers: answer.headers };
+                dress::own(Some(route), &self.exchange, &mut head);
+                self.answer(head, answer.body).await
+            }
             Admission::Refuse(rejection) => self.refuse_on(Some(route), rejection).await,
         }
     }
@@ -101,11 +107,8 @@ impl<'a> Run<'a> {
             return self.refuse_on(Some(route), Rejection::new(Code::Internal, "no such upstream")).await;
         };
         let mut upload = self.upload(&plan, body_done);
-        let limits = AttemptLimits {
-            request: plan.request_deadline,
-            attempt: plan.timeouts.attempt,
-            idle: plan.timeouts.idle,
-        };
+        let limits =
+            AttemptLimits { request: plan.request_deadline, attempt: plan.timeouts.attempt, idle: plan.timeouts.idle };
         let mut tried = Tried::default();
         loop {
             let now = self.ground.now();
@@ -177,7 +180,14 @@ impl<'a> Run<'a> {
             Received::Final(head, length) => (head, length, false),
             Received::Upgraded(head) | Received::Interim(head) => (head, BodyLength::Unknown, true),
         };
-        let encoder = dress::finish(route, &self.exchange, &mut head, length, upgraded);
+        let upgrading = if upgraded { Upgrading::Yes } else { Upgrading::No };
+        let encoder = match dress::finish(route, &mut self.exchange, &mut head, length, upgrading) {
+            Ok(encoder) => encoder,
+            Err(rejection) => {
+                session.cancel();
+                return self.refuse_on(Some(route), rejection).await;
+            }
+        };
         respond::stamp(&mut head);
         let status = head.status;
         let request_deadline = plan.deadline_of_response(&head, upgraded);
@@ -200,8 +210,11 @@ impl<'a> Run<'a> {
             idle: plan.timeouts.idle,
         };
         let count = |relayed: super::relay::Relayed| exchange.body_out = relayed.to_client;
-        let result =
-            if upgraded { relay.upgraded(count).await } else { relay.body(encoder.filter(|_| !length.is_empty()), count).await };
+        let result = if upgraded {
+            relay.upgraded(count).await
+        } else {
+            relay.body(encoder.filter(|_| !length.is_empty()), count).await
+        };
         self.exchange.body_in = upload.received();
         match result {
             Ok(_) => {
@@ -235,7 +248,8 @@ impl<'a> Run<'a> {
                 return self.lost();
             }
             Interruption::Upload(UploadError::TooLarge) => {
-                Rejection::new(Code::BodyTooLarge, "the body is larger than this route accepts")
+                let received = self.exchange.body_in;
+                body::too_long(&mut self.exchange, received)
             }
             Interruption::Upload(UploadError::TooSlow) => {
                 Rejection::new(Code::RequestTimeout, "the request body arrived too slowly")

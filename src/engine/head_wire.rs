@@ -146,8 +146,7 @@ mod tests {
 
     #[test]
     fn an_upgrade_keeps_its_field() {
-        let wire =
-            request(&Method::GET, "/", b"h", &headers(), Framing::Silent, Persistence::Upgrade);
+        let wire = request(&Method::GET, "/", b"h", &headers(), Framing::Silent, Persistence::Upgrade);
         assert_eq!(
             &wire[..],
             b"GET / HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nx-a: 1\r\nx-a: 2\r\nconnection: upgrade\r\n\r\n"

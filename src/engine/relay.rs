@@ -14,7 +14,7 @@ use super::upstream_session::{Received, UpstreamError, UpstreamSession};
 use crate::model::clock::{Clock, Instant};
 use crate::model::deadline::{Deadline, Limit};
 use crate::model::response::ResponseHead;
-use crate::policy::compress::Encoder;
+use crate::pipeline::respond::Encoder;
 
 /// Interim responses that one attempt may send; a flood of them is not an answer.
 const MAX_INTERIM: usize = 16;

@@ -11,11 +11,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::request::Parts;
-use pingora_core::protocols::http::v1::server::HttpSession;
-use pingora_core::protocols::http::v2::server::{default_h2_options, handshake};
 use super::downstream::{Downstream, H1Downstream, H2Downstream, parse_length};
 use super::exchange::{self, Ended};
 use super::head_guard::{GuardVerdict, HeadFault, HeadLimits};
@@ -29,6 +24,11 @@ use crate::model::drain::DrainWatch;
 use crate::model::listener::Protocol;
 use crate::model::verdict::{Code, Rejection};
 use crate::telemetry::metrics::NonRequest;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::request::Parts;
+use pingora_core::protocols::http::v1::server::HttpSession;
+use pingora_core::protocols::http::v2::server::{default_h2_options, handshake};
 
 /// How long a connection that we end may take to read our last bytes, and how much it may still send meanwhile.
 const LINGER: Duration = Duration::from_secs(2);
@@ -184,8 +184,8 @@ async fn read_head(
             Next::Refuse(Rejection::new(Code::BadRequest, detail), NonRequest::ParseError)
         }
         (HeadRead::Done(_), _) => Next::Quiet(Some(NonRequest::ClientGone)),
-        (HeadRead::Late | HeadRead::Drained, GuardVerdict::Idle) if first => Next::Quiet(Some(NonRequest::HeaderTimeout)),
-        (HeadRead::Late | HeadRead::Drained, GuardVerdict::Idle) => Next::Quiet(Some(NonRequest::IdleClose)),
+        (HeadRead::Late, GuardVerdict::Idle) if first => Next::Quiet(Some(NonRequest::HeaderTimeout)),
+        (HeadRead::Late, GuardVerdict::Idle) => Next::Quiet(Some(NonRequest::IdleClose)),
         (HeadRead::Late | HeadRead::Drained, _) => {
             let detail = "the request head did not arrive in time";
             Next::Refuse(Rejection::new(Code::RequestTimeout, detail), NonRequest::HeaderTimeout)

@@ -133,6 +133,7 @@ impl Upload {
             Some(piece) => {
                 self.received += piece.len() as u64;
                 if self.max.is_some_and(|max| self.received > max) {
+                    self.state = State::Abandoned;
                     return Poll::Ready(Err(UploadError::TooLarge));
                 }
                 self.spent = true;

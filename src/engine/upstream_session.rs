@@ -111,14 +111,8 @@ impl UpstreamSession {
             BodyLength::Unknown => Framing::Chunked,
         };
         let persistence = if head.upgrade { Persistence::Upgrade } else { Persistence::Implied };
-        let wire = head_wire::request(
-            head.method,
-            head.target,
-            head.authority.as_bytes(),
-            head.headers,
-            framing,
-            persistence,
-        );
+        let wire =
+            head_wire::request(head.method, head.target, head.authority.as_bytes(), head.headers, framing, persistence);
         transport.hold_flushes(true);
         transport.substitute_head(wire);
         let mut session = Box::new(HttpSession::new(Box::new(transport.clone())));

@@ -6,13 +6,17 @@ use http::{HeaderMap, Method, Version};
 use super::body::BodyRules;
 use super::exchange::Exchange;
 use super::fail::X_REQUEST_ID;
+use super::respond::applied;
 use crate::model::deadline::{Deadline, Limit};
 use crate::model::response::{BodyLength, ResponseHead};
-use crate::model::verdict::{Code, Rejection};
+use crate::model::verdict::{Code, PolicyName, Rejection};
 use crate::policy::hygiene::forwarding::{self, Hop};
 use crate::policy::hygiene::hop_by_hop::{Upgrading, asks_to_upgrade, strip_request};
 use crate::policy::hygiene::trace_context;
+use crate::policy::rewrite::Rewrite;
 use crate::policy::timeout::Timeout;
+use crate::policy::validate::BodyLimit;
+use crate::policy::{Policies, Slot};
 use crate::snapshot::{Route, Snapshot, UpstreamEntry};
 
 /// The plan of all attempts of an exchange.
@@ -69,10 +73,20 @@ pub fn plan<'s>(
         snapshot.upstreams.get(upstream_index).ok_or_else(|| Rejection::new(Code::Internal, "no such upstream"))?;
     exchange.upstream = Some(upstream.upstream.name().clone());
     let upgrade = exchange.version == Version::HTTP_11 && asks_to_upgrade(&exchange.headers);
-    let timeouts = route.policies.timeout.policy;
+    let Policies {
+        access: _,
+        cors: _,
+        validate: _,
+        redirect: _,
+        respond: _,
+        rewrite,
+        headers: edits,
+        compress: _,
+        timeout,
+    } = &route.policies;
+    let timeouts = timeout.policy;
     let streams = upgrade || is_grpc(&exchange.headers);
-    let request_deadline =
-        (!streams).then(|| Deadline::new(exchange.started, timeouts.request, Limit::Request));
+    let request_deadline = (!streams).then(|| Deadline::new(exchange.started, timeouts.request, Limit::Request));
     let mut headers = exchange.headers.clone();
     let expects_continue = headers.remove(EXPECT).is_some() && exchange.version != Version::HTTP_10;
     let length = length(&headers, body_done, upgrade);
@@ -94,25 +108,48 @@ pub fn plan<'s>(
     );
     headers.insert(X_REQUEST_ID, exchange.request_id.clone());
     trace_context::ensure(&mut headers, exchange.random.rotate_left(64));
-    let target = match &exchange.path {
-        Some(path) if !route.raw_path => Target::Anew(with_query(path, exchange.uri.query())),
-        _ => Target::AsReceived,
-    };
+    if let Some(edits) = edits.as_ref().filter(|edits| edits.policy.edits_requests()) {
+        let client = exchange.client_text();
+        edits.policy.edit_request(&exchange.values(&client, &route.name), &mut headers);
+        applied(exchange, PolicyName::Headers, "fields of the request were edited");
+    }
+    let (target, authority) = destination(rewrite.as_ref(), route, exchange)?;
     Ok(Plan {
         upstream_index,
         upstream,
         hash: upstream.upstream.hash(&exchange.view()),
         timeouts,
         request_deadline,
-        body: BodyRules { max: Some(10 * 1024 * 1024).filter(|_| !streams), paced: !streams },
+        body: BodyRules { max: exchange.body_limit.and_then(BodyLimit::enforced), paced: !streams },
         length,
         upgrade,
         expects_continue,
         method: exchange.method.clone(),
-        authority: exchange.authority.clone(),
+        authority,
         target,
         headers,
     })
+}
+
+/// Path, query and host for the upstream.
+fn destination(
+    rewrite: Option<&Slot<Rewrite>>,
+    route: &Route,
+    exchange: &mut Exchange,
+) -> Result<(Target, HeaderValue), Rejection> {
+    let query = exchange.uri.query();
+    let Some(rewrite) = rewrite else {
+        let target = match &exchange.path {
+            Some(path) if !route.raw_path => Target::Anew(with_query(path, query)),
+            _ => Target::AsReceived,
+        };
+        return Ok((target, exchange.authority.clone()));
+    };
+    let path = rewrite.policy.path(exchange.path(), exchange.matched_prefix)?;
+    let target = if path == exchange.uri.path() { Target::AsReceived } else { Target::Anew(with_query(&path, query)) };
+    let authority = rewrite.policy.host().unwrap_or(&exchange.authority).clone();
+    applied(exchange, PolicyName::Rewrite, "the upstream sees another path or host");
+    Ok((target, authority))
 }
 
 impl Plan<'_> {

@@ -4,16 +4,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderValue;
+use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use smallvec::SmallVec;
 
 use crate::model::clock::Instant;
-use crate::model::ids::UpstreamName;
+use crate::model::ids::{RouteName, UpstreamName};
 use crate::model::outcome::{Outcome, Termination};
 use crate::model::request::{RequestView, Scheme};
 use crate::model::verdict::{Code, Decision};
+use crate::policy::cors::Grant;
+use crate::policy::headers::Values;
 use crate::policy::hygiene::trace_context;
+use crate::policy::validate::BodyLimit;
 use crate::routing::path::Evasion;
 
 /// One request on its way.
@@ -57,6 +60,10 @@ pub struct Exchange {
     pub route: Option<usize>,
     /// How many bytes of the canonical path the route's prefix covers.
     pub matched_prefix: usize,
+    /// What the response tells the page that asked, when the route has `cors`.
+    pub cors: Option<Grant>,
+    /// How long the request's body may be.
+    pub body_limit: Option<BodyLimit>,
     /// What policies decided.
     pub decisions: SmallVec<[Decision; 4]>,
     /// Why the gateway refused, if it did.
@@ -112,6 +119,24 @@ impl Exchange {
     #[must_use]
     pub fn path(&self) -> &str {
         self.path.as_deref().unwrap_or_else(|| self.uri.path())
+    }
+
+    /// The length that the head declares.
+    #[must_use]
+    pub fn declared_length(&self) -> Option<u64> {
+        self.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+
+    /// The client's address as text.
+    #[must_use]
+    pub fn client_text(&self) -> String {
+        self.client.to_string()
+    }
+
+    /// What placeholders in `headers` stand for.
+    #[must_use]
+    pub fn values<'a>(&'a self, client: &'a str, route: &'a RouteName) -> Values<'a> {
+        Values { client_ip: client, request_id: &self.request_id, host: self.host(), route: route.as_str() }
     }
 
     /// The trace that the request belongs to, if its client said so.

@@ -2,8 +2,8 @@
 //! that prefer it, always with `Proxy-Status` (RFC 9209) and the request's id.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::HeaderMap;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde::Serialize;
 
 use crate::model::response::ResponseHead;

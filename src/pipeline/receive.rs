@@ -37,7 +37,12 @@ pub struct Facts {
 
 /// Makes the exchange of a head, and says whether it is refused. `fault` is what the engine found in the framing.
 #[must_use]
-pub fn receive(snapshot: &Snapshot, facts: &Facts, head: Parts, fault: Option<Rejection>) -> (Exchange, Option<Rejection>) {
+pub fn receive(
+    snapshot: &Snapshot,
+    facts: &Facts,
+    head: Parts,
+    fault: Option<Rejection>,
+) -> (Exchange, Option<Rejection>) {
     let client = client_address::find(facts.peer.ip(), &head.headers, &snapshot.trusted_proxies);
     let request_id = request_id::choose(head.headers.get(X_REQUEST_ID), client.peer_trusted, facts.random);
     let scheme = client.scheme.unwrap_or(if facts.tls { Scheme::Https } else { Scheme::Http });
@@ -61,6 +66,8 @@ pub fn receive(snapshot: &Snapshot, facts: &Facts, head: Parts, fault: Option<Re
         evasion: None,
         route: None,
         matched_prefix: 0,
+        cors: None,
+        body_limit: None,
         decisions: SmallVec::new(),
         rejection: None,
         attempts: SmallVec::new(),
@@ -109,7 +116,8 @@ fn set_authority(exchange: &mut Exchange) -> Result<(), Rejection> {
         (None, Some(host)) => host.clone(),
         (None, None) => return bad("no Host"),
     };
-    let parsed = authority::parse(received.as_bytes()).map_err(|refusal| Rejection::new(Code::BadRequest, refusal.as_str()))?;
+    let parsed =
+        authority::parse(received.as_bytes()).map_err(|refusal| Rejection::new(Code::BadRequest, refusal.as_str()))?;
     exchange.port = parsed.port;
     exchange.host = match parsed.host {
         Cow::Borrowed(host) => Spelling::AsReceived(host.len()),
@@ -144,7 +152,9 @@ fn set_path(exchange: &mut Exchange) -> Result<(), Rejection> {
 /// `100-continue` is the only expectation there is (RFC 9110 §10.1.1); HTTP/1.0 has none.
 fn expectation(exchange: &Exchange) -> Result<(), Rejection> {
     match exchange.headers.get(EXPECT) {
-        Some(expect) if exchange.version != Version::HTTP_10 && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+        Some(expect)
+            if exchange.version != Version::HTTP_10 && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") =>
+        {
             Err(Rejection::new(Code::ExpectationFailed, "an expectation other than 100-continue"))
         }
         _ => Ok(()),

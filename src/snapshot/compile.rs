@@ -7,11 +7,11 @@ use std::sync::Arc;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::UnixTime;
 
-pub use crate::config::assets::Assets;
 use super::tls::{
     CaBundle, ClientAuth, ClientTlsInput, KeyPair, ServerTls, ServerTlsInput, compile_client, compile_server,
 };
 use super::{Listener, Route, Snapshot, UpstreamEntry};
+pub use crate::config::assets::Assets;
 use crate::config::document::{self, CertificateConfig, Document, ListenerConfig, RouteConfig};
 use crate::model::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use crate::model::ids::RouteName;
@@ -138,10 +138,9 @@ fn compile_listener(
         && protocols.contains(Protocol::H2)
     {
         let both = "both versions of HTTP on one port in clear: a client that speaks first can't be told apart in time";
-        diagnostics.push(
-            Diagnostic::error("bad_value", span, both)
-                .help("use one listener for [\"h1\"] and another for [\"h2\"] (prior knowledge), or TLS, which negotiates"),
-        );
+        diagnostics.push(Diagnostic::error("bad_value", span, both).help(
+            "use one listener for [\"h1\"] and another for [\"h2\"] (prior knowledge), or TLS, which negotiates",
+        ));
         return None;
     }
     let previous = input
@@ -231,9 +230,7 @@ fn key_pair<'a>(
 fn upstreams(input: &Input<'_>, diagnostics: &mut Diagnostics) -> (Vec<UpstreamEntry>, HashMap<String, usize>) {
     let mut entries = Vec::new();
     let mut index = HashMap::new();
-    let previous = |name: &str| {
-        input.previous?.upstreams.iter().find(|entry| entry.upstream.name().as_str() == name)
-    };
+    let previous = |name: &str| input.previous?.upstreams.iter().find(|entry| entry.upstream.name().as_str() == name);
     for (name, config) in &input.document.upstream {
         let before = previous(name);
         let spanned = Spanned::new(name.clone(), config.span);
@@ -379,11 +376,7 @@ fn layered(document: &Document, route: &RouteConfig, diagnostics: &mut Diagnosti
     RoutePolicies::layer(&document.defaults, profiles, &route.second)
 }
 
-fn target(
-    route: &RouteConfig,
-    index: &HashMap<String, usize>,
-    diagnostics: &mut Diagnostics,
-) -> Option<Split<usize>> {
+fn target(route: &RouteConfig, index: &HashMap<String, usize>, diagnostics: &mut Diagnostics) -> Option<Split<usize>> {
     let config = route.first.upstream.as_ref()?;
     let known = index.keys().map(String::as_str).filter(|name| !upstream::split::is_inline(name)).chain([DEMO]);
     let mut known: Vec<&str> = known.collect();
@@ -396,8 +389,12 @@ fn target(
 fn check_target(route: &Spanned<RouteConfig>, policies: &Policies, diagnostics: &mut Diagnostics) {
     match (&route.first.upstream, policies.answers()) {
         (Some(upstream), Some(policy)) => diagnostics.push(
-            Diagnostic::error("bad_value", upstream.span, format!("an upstream that is never asked: `{policy}` answers"))
-                .help("keep one of the two"),
+            Diagnostic::error(
+                "bad_value",
+                upstream.span,
+                format!("an upstream that is never asked: `{policy}` answers"),
+            )
+            .help("keep one of the two"),
         ),
         (None, None) => diagnostics.push(
             Diagnostic::error("missing_key", route.span, "a route that goes nowhere")

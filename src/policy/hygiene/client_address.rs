@@ -36,7 +36,8 @@ pub fn find(peer: IpAddr, headers: &HeaderMap, trusted: &PrefixSet) -> Client {
         return Client { address: peer, scheme: None, peer_trusted: false };
     }
     let standard = headers.contains_key(FORWARDED);
-    let (address, scheme) = if standard { by_forwarded(peer, headers, trusted) } else { by_list(peer, headers, trusted) };
+    let (address, scheme) =
+        if standard { by_forwarded(peer, headers, trusted) } else { by_list(peer, headers, trusted) };
     Client { address, scheme, peer_trusted: true }
 }
 
@@ -105,7 +106,8 @@ mod tests {
 
     #[track_caller]
     fn check(peer: &str, fields: &[(&'static str, &'static str)], client: &str) {
-        let trusted: PrefixSet = ["10.0.0.0/8", "fd00::/8"].iter().filter_map(|prefix| prefixes::parse(prefix)).collect();
+        let trusted: PrefixSet =
+            ["10.0.0.0/8", "fd00::/8"].iter().filter_map(|prefix| prefixes::parse(prefix)).collect();
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
@@ -123,7 +125,11 @@ mod tests {
     #[test]
     fn the_walk_ends_at_the_first_untrusted_hop_from_the_end() {
         check("10.0.0.1", &[("x-forwarded-for", "1.1.1.1, 203.0.113.9, 10.0.0.2")], "203.0.113.9");
-        check("10.0.0.1", &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.9, 10.0.0.2")], "203.0.113.9");
+        check(
+            "10.0.0.1",
+            &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.9, 10.0.0.2")],
+            "203.0.113.9",
+        );
         check("10.0.0.1", &[("x-forwarded-for", "10.0.0.3, 10.0.0.2")], "10.0.0.3");
         check("10.0.0.1", &[], "10.0.0.1");
         check("::ffff:10.0.0.1", &[("x-forwarded-for", "203.0.113.9:4711")], "203.0.113.9");
@@ -138,7 +144,8 @@ mod tests {
 
     #[test]
     fn forwarded_is_preferred_and_read_with_its_quotes() {
-        let both = [("forwarded", "for=\"[2001:db8::7]:4711\";proto=https, for=10.0.0.9"), ("x-forwarded-for", "1.1.1.1")];
+        let both =
+            [("forwarded", "for=\"[2001:db8::7]:4711\";proto=https, for=10.0.0.9"), ("x-forwarded-for", "1.1.1.1")];
         check("10.0.0.1", &both, "2001:db8::7");
     }
 }

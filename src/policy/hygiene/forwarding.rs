@@ -107,7 +107,8 @@ fn strip_aliases(headers: &mut HeaderMap) {
 }
 
 fn is_ours(name: &str) -> bool {
-    name.starts_with("x-forwarded-") || matches!(name, "x-real-ip" | "x-request-id" | "content-length" | "transfer-encoding")
+    name.starts_with("x-forwarded-")
+        || matches!(name, "x-real-ip" | "x-request-id" | "content-length" | "transfer-encoding")
 }
 
 /// Appends to the list in one field line: several lines are one list (RFC 9110 §5.3), and some servers read one only.
@@ -168,7 +169,10 @@ mod tests {
         headers.insert("x_forwarded_for", HeaderValue::from_static("evil"));
         headers.insert("x-forwarded_host", HeaderValue::from_static("evil"));
         let client = peer.ip();
-        write(&mut headers, &Hop { peer, peer_trusted, client, scheme: Scheme::Https, host, port: 443, version: Version::HTTP_11 });
+        write(
+            &mut headers,
+            &Hop { peer, peer_trusted, client, scheme: Scheme::Https, host, port: 443, version: Version::HTTP_11 },
+        );
         (headers, peer)
     }
 

@@ -47,7 +47,9 @@ pub enum Upgrading {
 pub fn strip_request(headers: &mut HeaderMap, upgrading: Upgrading) {
     strip_nominated(headers);
     let trailers = headers.get_all(TE).iter().any(|te| te.to_str().is_ok_and(names_trailers));
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, PROXY, PROXY_AUTHORIZATION, HTTP2_SETTINGS, TRANSFER_ENCODING, TE, TRAILER] {
+    for name in
+        [KEEP_ALIVE, PROXY_CONNECTION, PROXY, PROXY_AUTHORIZATION, HTTP2_SETTINGS, TRANSFER_ENCODING, TE, TRAILER]
+    {
         headers.remove(name);
     }
     if trailers {
@@ -124,14 +126,22 @@ mod tests {
     #[test]
     fn connection_fields_and_what_they_nominate_go() {
         check(&[("connection", "close, X-Once"), ("x-once", "1"), ("x-kept", "2")], Upgrading::No, &[("x-kept", "2")]);
-        check(&[("keep-alive", "timeout=5"), ("proxy-connection", "close"), ("proxy", "http://evil")], Upgrading::No, &[]);
+        check(
+            &[("keep-alive", "timeout=5"), ("proxy-connection", "close"), ("proxy", "http://evil")],
+            Upgrading::No,
+            &[],
+        );
         check(&[("te", "gzip, trailers"), ("trailer", "x")], Upgrading::No, &[("te", "trailers")]);
         check(&[("te", "gzip")], Upgrading::No, &[]);
     }
 
     #[test]
     fn protected_fields_can_not_be_nominated() {
-        let fields = [("connection", "x-forwarded-for, authorization, host"), ("x-forwarded-for", "1.2.3.4"), ("authorization", "a")];
+        let fields = [
+            ("connection", "x-forwarded-for, authorization, host"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("authorization", "a"),
+        ];
         check(&fields, Upgrading::No, &[("x-forwarded-for", "1.2.3.4"), ("authorization", "a")]);
     }
 

@@ -17,7 +17,9 @@ pub fn choose(given: Option<&HeaderValue>, peer_trusted: bool, random: u128) -> 
 
 fn is_safe(id: &[u8]) -> bool {
     (1..=MAX_LENGTH).contains(&id.len())
-        && id.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'+' | b'/' | b'='))
+        && id
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'+' | b'/' | b'='))
 }
 
 fn uuid(random: u128) -> HeaderValue {

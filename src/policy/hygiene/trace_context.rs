@@ -32,7 +32,9 @@ pub fn trace_id(traceparent: &str) -> Option<&str> {
     let (flags, rest) = rest.strip_prefix('-')?.split_at_checked(2)?;
     // A future version may append fields; this one has none.
     let ends = if version == "00" { rest.is_empty() } else { rest.is_empty() || rest.starts_with('-') };
-    let hex = [version, trace, parent, flags].iter().all(|part| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
+    let hex = [version, trace, parent, flags]
+        .iter()
+        .all(|part| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
     let zero = |text: &str| text.bytes().all(|byte| byte == b'0');
     (ends && hex && version != "ff" && !zero(trace) && !zero(parent)).then_some(trace)
 }

@@ -5,9 +5,9 @@ use http::{Method, StatusCode};
 
 use super::*;
 use crate::model::outcome::Outcome;
+use crate::model::outcome::Termination;
 use crate::model::request::Scheme;
 use crate::model::verdict::{Code, Decision, PolicyName, Verdict};
-use crate::model::outcome::Termination;
 use crate::telemetry::access_log::entry::AttemptEntry;
 use crate::telemetry::metrics::NonRequest;
 
