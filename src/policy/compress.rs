@@ -223,7 +223,8 @@ impl Compress {
         Wanted::read(&self.algorithms, request)
     }
 
-    /// Judges the head of a response. `length` is that of its body, where it is known. Does not allocate.
+    /// Judges the head of a response. `length` is that of its body, where it is known; to HEAD, what the head declares
+    /// counts. Does not allocate.
     #[must_use]
     pub fn decide(
         &self,
@@ -258,6 +259,7 @@ impl Compress {
         if !self.types.iter().any(|pattern| pattern.matches(content_type)) {
             return leave("the content type is not listed");
         }
+        let length = length.or_else(|| declared_length(headers).filter(|_| method == Method::HEAD));
         if length.is_some_and(|length| length == 0 || length < self.min_size) {
             return leave("the response is short");
         }
@@ -313,6 +315,11 @@ impl TypePattern {
 fn essence(headers: &HeaderMap) -> Option<&[u8]> {
     let written = headers.get(CONTENT_TYPE)?.as_bytes();
     written.split(|byte| *byte == b';').next().map(<[u8]>::trim_ascii)
+}
+
+/// What GET would get, when HEAD gets this (RFC 9110 §8.6).
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// gRPC and gRPC-Web: each message in the body is compressed or not by itself, and a stream of them must not wait.
