@@ -35,6 +35,7 @@ pub mod access;
 pub mod compress;
 pub mod cors;
 pub mod headers;
+pub mod hygiene;
 pub mod redirect;
 pub mod respond;
 pub mod rewrite;
