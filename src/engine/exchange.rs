@@ -52,6 +52,7 @@ pub async fn run(
     let live = ground.gateway.live.load_full();
     let facts = Facts {
         peer: ground.info.peer,
+        peer_text: Arc::clone(&ground.peer_text),
         local: ground.info.local,
         tls: ground.info.tls.is_some(),
         now: ground.now(),
