@@ -24,47 +24,56 @@ pub const MAX_HOPS: usize = 32;
 
 /// What trusted proxies say of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Client<'h> {
+pub struct Client {
     /// The first address from the end that is not a trusted proxy's; an IPv4-mapped IPv6 address is IPv4.
     pub address: IpAddr,
     /// The scheme that the client spoke to the proxy that vouches for it, where that says so.
     pub scheme: Option<Scheme>,
-    /// The host that the client asked that proxy for, as written, where it says so.
-    pub host: Option<&'h str>,
     /// Whether the peer is a trusted proxy.
     pub peer_trusted: bool,
+    list: List,
+    /// Which member of the list from the end (from 0) names the client.
+    hop: usize,
+}
+
+/// Where the hops were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum List {
+    Untrusted,
+    XForwarded,
+    Forwarded,
 }
 
 /// Finds the client of a request that came from `peer`. Does not allocate.
 #[must_use]
-pub fn find<'h>(peer: IpAddr, headers: &'h HeaderMap, trusted: &PrefixSet) -> Client<'h> {
-    let address = peer.to_canonical();
-    if !trusted.contains(address) {
-        return Client { address, scheme: None, host: None, peer_trusted: false };
+pub fn find(peer: IpAddr, headers: &HeaderMap, trusted: &PrefixSet) -> Client {
+    let peer = peer.to_canonical();
+    if !trusted.contains(peer) {
+        return Client { address: peer, scheme: None, peer_trusted: false, list: List::Untrusted, hop: 0 };
     }
-    if !headers.contains_key(X_FORWARDED_FOR) && headers.contains_key(FORWARDED) {
-        return by_forwarded(address, headers, trusted);
+    if headers.contains_key(FORWARDED) && !headers.contains_key(X_FORWARDED_FOR) {
+        let hops = members_from_end(headers, &FORWARDED).map(|element| parse_node(parameter(element, "for")?));
+        let (address, hop) = walk(peer, hops, trusted);
+        let scheme = forwarded_at(headers, hop, "proto").and_then(parse_scheme);
+        return Client { address, scheme, peer_trusted: true, list: List::Forwarded, hop };
     }
     let hops = members_from_end(headers, &X_FORWARDED_FOR).map(parse_node);
-    let (address, hop) = walk(address, hops, trusted);
-    Client {
-        address,
-        scheme: written_at(headers, &X_FORWARDED_PROTO, hop).and_then(parse_scheme),
-        host: written_at(headers, &X_FORWARDED_HOST, hop).and_then(text),
-        peer_trusted: true,
-    }
+    let (address, hop) = walk(peer, hops, trusted);
+    let scheme = written_at(headers, &X_FORWARDED_PROTO, hop).and_then(parse_scheme);
+    Client { address, scheme, peer_trusted: true, list: List::XForwarded, hop }
 }
 
-fn by_forwarded<'h>(peer: IpAddr, headers: &'h HeaderMap, trusted: &PrefixSet) -> Client<'h> {
-    let hops = members_from_end(headers, &FORWARDED).map(|element| parse_node(parameter(element, "for")?));
-    let (address, hop) = walk(peer, hops, trusted);
-    let element = members_from_end(headers, &FORWARDED).nth(hop);
-    let value = |name| element.and_then(|element| parameter(element, name));
-    Client {
-        address,
-        scheme: value("proto").and_then(parse_scheme),
-        host: value("host").and_then(text),
-        peer_trusted: true,
+impl Client {
+    /// The host that the client asked the proxy for that vouches for it, as written, where that says so. `headers` are
+    /// those that the client was found in.
+    #[must_use]
+    pub fn host(self, headers: &HeaderMap) -> Option<&str> {
+        let written = match self.list {
+            List::Untrusted => None,
+            List::XForwarded => written_at(headers, &X_FORWARDED_HOST, self.hop),
+            List::Forwarded => forwarded_at(headers, self.hop, "host"),
+        };
+        std::str::from_utf8(written?).ok().filter(|host| !host.is_empty())
     }
 }
 
@@ -84,6 +93,10 @@ fn walk(peer: IpAddr, hops: impl Iterator<Item = Option<IpAddr>>, trusted: &Pref
 /// The member that the proxy wrote which named the client, when each hop appended one; the first one when fewer did.
 fn written_at<'h>(headers: &'h HeaderMap, name: &HeaderName, hop: usize) -> Option<&'h [u8]> {
     members_from_end(headers, name).take(hop + 1).last()
+}
+
+fn forwarded_at<'h>(headers: &'h HeaderMap, hop: usize, name: &str) -> Option<&'h [u8]> {
+    parameter(members_from_end(headers, &FORWARDED).nth(hop)?, name)
 }
 
 /// The members of a list, the last line's last one first, without empty ones. Commas in quoted strings do not separate.
@@ -158,10 +171,6 @@ fn parse_scheme(scheme: &[u8]) -> Option<Scheme> {
     }
 }
 
-fn text(value: &[u8]) -> Option<&str> {
-    std::str::from_utf8(value).ok().filter(|text| !text.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -197,8 +206,8 @@ mod tests {
         let headers =
             map(&[(XFF, b"203.0.113.9"), ("x-forwarded-proto", b"https"), ("x-forwarded-host", b"evil.example")]);
         let client = find(address("192.0.2.1"), &headers, &trusted());
-        let peer = Client { address: address("192.0.2.1"), scheme: None, host: None, peer_trusted: false };
-        assert_eq!(client, peer);
+        let told = (client.address, client.scheme, client.host(&headers), client.peer_trusted);
+        assert_eq!(told, (address("192.0.2.1"), None, None, false));
         check("192.0.2.1", &[("forwarded", b"for=203.0.113.9")], "192.0.2.1");
     }
 
@@ -249,7 +258,7 @@ mod tests {
         let headers = map(&[("forwarded", line)]);
         let client = find(address("10.0.0.1"), &headers, &trusted());
         assert_eq!(
-            (client.address, client.scheme, client.host),
+            (client.address, client.scheme, client.host(&headers)),
             (address("2001:db8::7"), Some(Scheme::Https), Some("a,b"))
         );
     }
@@ -261,7 +270,7 @@ mod tests {
             let headers =
                 map(&[(XFF, b"203.0.113.9, 10.0.0.2"), ("x-forwarded-proto", proto), ("x-forwarded-host", host)]);
             let client = find(address("10.0.0.1"), &headers, &trusted());
-            assert_eq!((client.scheme, client.host), expected);
+            assert_eq!((client.scheme, client.host(&headers)), expected);
         }
         check(b"https", b"a.example", (Some(Scheme::Https), Some("a.example")));
         check(b"https, http", b"a.example, inner", (Some(Scheme::Https), Some("a.example")));
