@@ -2,13 +2,24 @@
 //!
 //! Nothing in here imports another module of ours. The lexicon in ARCHITECTURE.md gives each word its one meaning.
 
+pub mod answer;
 pub mod clock;
+pub mod connection;
 pub mod deadline;
 pub mod diagnostic;
+pub mod drain;
+pub mod fields;
 pub mod ids;
+pub mod key;
+pub mod listener;
 pub mod outcome;
+pub mod prefixes;
 pub mod request;
+pub mod response;
+pub mod shape;
 pub mod source;
+pub mod target;
+pub mod template;
 pub mod toggle;
 pub mod units;
 pub mod verdict;

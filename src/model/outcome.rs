@@ -46,3 +46,36 @@ impl Outcome {
     pub const LABELS: [&'static str; 11] =
         ["1xx", "2xx", "3xx", "4xx", "5xx", "other", "connect", "reset", "timeout", "invalid", "client_gone"];
 }
+
+/// Why an exchange ended before its response was complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Termination {
+    /// The client closed its connection or reset its stream.
+    ClientGone,
+    /// The upstream broke off in the middle of its response.
+    UpstreamReset,
+    /// `timeout.idle`: neither side made progress.
+    IdleTimeout,
+    /// `timeout.request` was over.
+    DeadlineExceeded,
+    /// A defect of the gateway.
+    Internal,
+}
+
+impl Termination {
+    /// Every reason.
+    pub const ALL: [Self; 5] =
+        [Self::ClientGone, Self::UpstreamReset, Self::IdleTimeout, Self::DeadlineExceeded, Self::Internal];
+
+    /// The label in the access log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientGone => "client_gone",
+            Self::UpstreamReset => "upstream_reset",
+            Self::IdleTimeout => "idle_timeout",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Internal => "internal",
+        }
+    }
+}

@@ -21,6 +21,14 @@ pub struct SourceSpan {
     pub end: u32,
 }
 
+impl SourceSpan {
+    /// The piece of `text` (the file's whole text) that it names.
+    #[must_use]
+    pub fn slice(self, text: &str) -> Option<&str> {
+        text.get(usize::try_from(self.start).ok()?..usize::try_from(self.end).ok()?)
+    }
+}
+
 /// The texts of all files that one configuration was read from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
@@ -108,6 +116,13 @@ impl<T> Spanned<T> {
     }
 }
 
+/// A value that nobody wrote: a built-in default, or one made by a test.
+impl<T> From<T> for Spanned<T> {
+    fn from(value: T) -> Self {
+        Self::new(value, SourceSpan::default())
+    }
+}
+
 impl<T: PartialEq> PartialEq for Spanned<T> {
     fn eq(&self, other: &Self) -> bool {
         self.value == other.value
@@ -144,9 +159,10 @@ impl<T: JsonSchema> JsonSchema for Spanned<T> {
     }
 }
 
-/// The struct name by which a [`Spanned`] asks the document's deserializer for a place beside the value.
+/// The newtype name by which a [`Spanned`] asks the document's deserializer for a place beside the value: it answers with
+/// a map of [`SPANNED_FIELDS`]. Another format hands over the bare value, whose place is then the default.
 pub const SPANNED_STRUCT: &str = "$portcullis::Spanned";
-/// The fields of [`SPANNED_STRUCT`], in the order in which the deserializer yields them.
+/// The keys of the answer to [`SPANNED_STRUCT`], in the order in which the deserializer yields them.
 pub const SPANNED_FIELDS: [&str; 4] = ["$file", "$start", "$end", "$value"];
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Spanned<T> {
@@ -175,9 +191,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Spanned<T> {
                 let value = value.ok_or_else(|| de::Error::missing_field("$value"))?;
                 Ok(Spanned { value, span })
             }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Spanned<T>, D::Error> {
+                T::deserialize(deserializer).map(|value| Spanned { value, span: SourceSpan::default() })
+            }
         }
 
-        deserializer.deserialize_struct(SPANNED_STRUCT, &SPANNED_FIELDS, SpannedVisitor(PhantomData))
+        deserializer.deserialize_newtype_struct(SPANNED_STRUCT, SpannedVisitor(PhantomData))
     }
 }
 

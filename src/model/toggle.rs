@@ -1,10 +1,13 @@
 //! `key = false`, `key = true` or `key = { … }`: how a policy is switched off, on with its defaults, or set.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::de::SeqAccess;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::shape::{self, ByKind, Kind, Written};
 
 /// A policy key on a route: `false` switches an inherited policy off.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum OrOff<T> {
     /// `false`; `true` is refused by the policy's compile step unless it has defaults for everything ([`Toggle`]).
@@ -14,7 +17,7 @@ pub enum OrOff<T> {
 }
 
 /// Like [`OrOff`], for a policy whose every setting has a default: `true` switches it on with them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Toggle<T> {
     /// `true` or `false`.
@@ -51,6 +54,36 @@ impl JsonSchema for False {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "const": false })
+    }
+}
+
+impl<'de, T: Deserialize<'de>> ByKind<'de> for OrOff<T> {
+    fn by_kind<S: SeqAccess<'de>>(kind: Kind, mut written: Written<S>) -> Result<Self, S::Error> {
+        match kind {
+            Kind::Bool => written.read().map(Self::Off),
+            _ => written.read().map(Self::Set),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> ByKind<'de> for Toggle<T> {
+    fn by_kind<S: SeqAccess<'de>>(kind: Kind, mut written: Written<S>) -> Result<Self, S::Error> {
+        match kind {
+            Kind::Bool => written.read().map(Self::Switch),
+            _ => written.read().map(Self::Set),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OrOff<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        shape::by_kind(deserializer)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Toggle<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        shape::by_kind(deserializer)
     }
 }
 

@@ -40,7 +40,11 @@ impl FromStr for Period {
 
     fn from_str(written: &str) -> Result<Self, UnitError> {
         if written.trim().parse::<f64>().is_ok() {
-            return Err(UnitError(format!("a duration needs a unit, as in \"{}s\" or \"{}ms\"", written.trim(), written.trim())));
+            return Err(UnitError(format!(
+                "a duration needs a unit, as in \"{}s\" or \"{}ms\"",
+                written.trim(),
+                written.trim()
+            )));
         }
         let duration = humantime::parse_duration(written.trim())
             .map_err(|_| UnitError(format!("not a duration such as \"250ms\", \"30s\" or \"5m\": {written:?}")))?;
@@ -155,7 +159,11 @@ impl FromStr for Percent {
         if !(0.0..=100.0).contains(&share) {
             return Err(UnitError(format!("a share is between 0% and 100%: {written:?}")));
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be within 0..=100 above")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked to be within 0..=100 above"
+        )]
         Ok(Self((share * 10_000.0).round() as u32))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use http::header::{HeaderName, HeaderValue};
 use http::StatusCode;
+use http::header::{HeaderName, HeaderValue};
 use serde::Serialize;
 
 /// Why the gateway itself answered. The name is stable: it is the last part of the problem's `type`.
@@ -105,15 +105,21 @@ impl Code {
             Self::MethodNotAllowed => {
                 ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", "http_request_denied")
             }
-            Self::RequestTimeout => ("request_timeout", StatusCode::REQUEST_TIMEOUT, "Request too slow", "http_request_error"),
-            Self::BodyTooLarge => ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "Body too large", "http_request_error"),
+            Self::RequestTimeout => {
+                ("request_timeout", StatusCode::REQUEST_TIMEOUT, "Request too slow", "http_request_error")
+            }
+            Self::BodyTooLarge => {
+                ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "Body too large", "http_request_error")
+            }
             Self::HeadersTooLarge => (
                 "headers_too_large",
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "Request head too large",
                 "http_request_error",
             ),
-            Self::NotImplemented => ("not_implemented", StatusCode::NOT_IMPLEMENTED, "Not implemented", "http_request_error"),
+            Self::NotImplemented => {
+                ("not_implemented", StatusCode::NOT_IMPLEMENTED, "Not implemented", "http_request_error")
+            }
             Self::ExpectationFailed => {
                 ("expectation_failed", StatusCode::EXPECTATION_FAILED, "Expectation failed", "http_request_error")
             }
@@ -123,12 +129,9 @@ impl Code {
                 "Not served on this connection",
                 "http_request_error",
             ),
-            Self::UpstreamUnreachable => (
-                "upstream_unreachable",
-                StatusCode::BAD_GATEWAY,
-                "Upstream unreachable",
-                "connection_refused",
-            ),
+            Self::UpstreamUnreachable => {
+                ("upstream_unreachable", StatusCode::BAD_GATEWAY, "Upstream unreachable", "connection_refused")
+            }
             Self::UpstreamInvalid => {
                 ("upstream_invalid", StatusCode::BAD_GATEWAY, "Upstream answered nonsense", "http_protocol_error")
             }
@@ -138,16 +141,16 @@ impl Code {
                 "No healthy endpoint",
                 "destination_unavailable",
             ),
-            Self::Overloaded => ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "Overloaded", "connection_limit_reached"),
+            Self::Overloaded => {
+                ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "Overloaded", "connection_limit_reached")
+            }
             Self::UpstreamTimeout => {
                 ("upstream_timeout", StatusCode::GATEWAY_TIMEOUT, "Upstream too slow", "http_response_timeout")
             }
             Self::DeadlineExceeded => {
                 ("deadline_exceeded", StatusCode::GATEWAY_TIMEOUT, "Deadline exceeded", "http_response_timeout")
             }
-            Self::Internal => {
-                ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Internal error", "proxy_internal_error")
-            }
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Internal error", "proxy_internal_error"),
         }
     }
 }
@@ -274,6 +277,33 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Why, in words.
     pub reason: Cow<'static, str>,
+}
+
+/// What an admission policy says of a request: its judgement, and the refusal if that is what it comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// For metrics, logs and `explain`.
+    pub decision: Decision,
+    /// What the client is told; `None` when the request goes on.
+    pub rejection: Option<Rejection>,
+}
+
+impl Admission {
+    /// The request goes on. Does not allocate.
+    #[must_use]
+    pub const fn allow(policy: PolicyName, reason: &'static str) -> Self {
+        let decision = Decision { policy, verdict: Verdict::Allow, reason: Cow::Borrowed(reason) };
+        Self { decision, rejection: None }
+    }
+
+    /// The request is refused for `reason`, or would be if `mode` were to enforce it.
+    pub fn refuse(policy: PolicyName, mode: Mode, reason: impl Into<Cow<'static, str>>, rejection: Rejection) -> Self {
+        let (verdict, rejection) = match mode {
+            Mode::Enforce => (Verdict::Reject, Some(rejection)),
+            Mode::Report => (Verdict::WouldReject, None),
+        };
+        Self { decision: Decision { policy, verdict, reason: reason.into() }, rejection }
+    }
 }
 
 /// Whether an admission policy refuses or only reports what it would refuse.

@@ -1,0 +1,43 @@
+//! From the files that an operator wrote to typed settings, with every mistake reported at its place.
+//!
+//! The steps, each pure except the first: [`load`] reads files into [`node::Node`] trees and resolves `${env:}` and
+//! `${file:}`; [`walk`] checks a tree against the schema of a type, all errors at once; [`de`] reads the type from it,
+//! places included; [`render`] shows what was found. [`read`] is the middle two in a row, and [`reference`] writes the
+//! manual from the same schema.
+//!
+//! It does not decide what a setting means: that is the policies' part and `snapshot`'s.
+
+pub mod assets;
+mod bounds;
+mod choice;
+pub mod de;
+pub mod document;
+pub mod json;
+pub mod load;
+pub mod merge;
+pub mod node;
+pub mod reference;
+pub mod render;
+pub mod schema;
+pub mod secrets;
+pub mod toml;
+pub mod walk;
+pub mod yaml;
+
+use serde::de::DeserializeOwned;
+
+use load::Loaded;
+use schema::DocumentSchema;
+
+/// Reads the document, whose schema is `schema`, from what was loaded. `None` when anything is wrong, which is then in
+/// `loaded.diagnostics`, all of it.
+pub fn read<T: DeserializeOwned>(loaded: &mut Loaded, schema: &DocumentSchema) -> Option<T> {
+    walk::check(&loaded.root, schema, loaded.partial, &mut loaded.diagnostics);
+    if loaded.diagnostics.has_errors() {
+        return None;
+    }
+    de::from_node(&loaded.root).map_err(|diagnostic| loaded.diagnostics.push(diagnostic)).ok()
+}
+
+#[cfg(test)]
+mod tests;

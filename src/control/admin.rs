@@ -1,0 +1,233 @@
+//! The admin API: health, metrics, what is in force, and the few writes there are.
+//!
+//! It listens on an address of its own, on a loopback one unless the operator says otherwise. Writes need a bearer token
+//! unless the address is a loopback one; a loopback address also refuses requests that a web page in a browser on the
+//! same machine could make (foreign `Host` or `Origin`).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Serialize;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use super::supervisor::{Supervisor, Trigger};
+use crate::telemetry::metrics;
+
+/// Who may do what.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// What writes must carry; `None` on a loopback address means that none is needed.
+    pub token: Option<String>,
+    /// The address that it listens on.
+    pub address: SocketAddr,
+}
+
+#[derive(Clone)]
+struct Shared {
+    supervisor: Arc<Supervisor>,
+    access: Arc<Access>,
+}
+
+/// Serves the API until `stop` resolves.
+pub async fn serve(
+    listener: TcpListener,
+    supervisor: Arc<Supervisor>,
+    access: Access,
+    stop: impl Future<Output = ()> + Send + 'static,
+) {
+    let shared = Shared { supervisor, access: Arc::new(access) };
+    let writes = Router::new()
+        .route("/api/v1/reload", post(reload))
+        .route_layer(middleware::from_fn_with_state(shared.clone(), authorise));
+    let router = Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(render_metrics))
+        .route("/api/v1/config", get(config))
+        .route("/api/v1/routes", get(routes))
+        .route("/api/v1/upstreams", get(upstreams))
+        .merge(writes)
+        .layer(middleware::from_fn_with_state(shared.clone(), refuse_foreign))
+        .with_state(shared);
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
+        tracing::error!(%error, "the admin API ended");
+    }
+}
+
+fn problem(status: StatusCode, code: &str, detail: &str) -> Response {
+    let body = json!({
+        "type": format!("https://portcullis.dev/errors/{code}"),
+        "title": status.canonical_reason().unwrap_or_default(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    (status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+}
+
+/// A page in a browser may reach a loopback address under a name of its own (DNS rebinding) or by a form; neither
+/// carries our `Host` and no `Origin`.
+async fn refuse_foreign(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    if shared.access.address.ip().is_loopback() {
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+        let known = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
+        if !known || request.headers().contains_key(ORIGIN) {
+            return problem(StatusCode::FORBIDDEN, "forbidden", "not by a web page or under a foreign name");
+        }
+    }
+    next.run(request).await
+}
+
+async fn authorise(State(shared): State<Shared>, request: Request, next: Next) -> Response {
+    match &shared.access.token {
+        Some(token) if bears(request.headers(), token) => next.run(request).await,
+        None if shared.access.address.ip().is_loopback() => next.run(request).await,
+        _ => {
+            let mut response = problem(StatusCode::UNAUTHORIZED, "unauthenticated", "writes need the admin token");
+            response.headers_mut().insert("www-authenticate", axum::http::HeaderValue::from_static("Bearer"));
+            response
+        }
+    }
+}
+
+/// Compares in a time that depends on the lengths alone.
+fn bears(headers: &HeaderMap, token: &str) -> bool {
+    let given = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    given.is_some_and(|given| {
+        given.len() == token.len() && given.iter().zip(token.bytes()).fold(0, |all, (a, b)| all | (a ^ b)) == 0
+    })
+}
+
+async fn readyz(State(shared): State<Shared>) -> Response {
+    match shared.supervisor.not_ready() {
+        None => "ready\n".into_response(),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn render_metrics(State(shared): State<Shared>) -> Response {
+    let supervisor = &shared.supervisor;
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], supervisor.gateway().telemetry.metrics.render()).into_response()
+}
+
+async fn config(State(shared): State<Shared>) -> Response {
+    Json(shared.supervisor.status()).into_response()
+}
+
+async fn reload(State(shared): State<Shared>) -> Response {
+    match shared.supervisor.reload(Trigger::Admin).await {
+        Ok(generation) => Json(json!({ "generation": generation })).into_response(),
+        Err(refused) => {
+            let body = json!({
+                "type": "https://portcullis.dev/errors/invalid_configuration",
+                "title": "The configuration was refused",
+                "status": 422,
+                "detail": refused.summary,
+                "diagnostics": refused.diagnostics,
+            });
+            let headers = [(CONTENT_TYPE, "application/problem+json")];
+            (StatusCode::UNPROCESSABLE_ENTITY, headers, body.to_string()).into_response()
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct RouteRow<'a> {
+    name: &'a str,
+    origin: String,
+    upstreams: Vec<Share<'a>>,
+    policies: Vec<PolicyRow>,
+}
+
+#[derive(Serialize)]
+struct Share<'a> {
+    upstream: &'a str,
+    weight: u64,
+}
+
+#[derive(Serialize)]
+struct PolicyRow {
+    policy: &'static str,
+    origin: String,
+}
+
+async fn routes(State(shared): State<Shared>) -> Response {
+    let live = shared.supervisor.gateway().live.load_full();
+    let snapshot = &live.snapshot;
+    let upstream_name = |index: usize| snapshot.upstreams.get(index).map_or("", |entry| entry.upstream.name().as_str());
+    let rows: Vec<RouteRow<'_>> = snapshot
+        .routes
+        .iter()
+        .map(|route| RouteRow {
+            name: route.name.as_str(),
+            origin: route.origin.to_string(),
+            upstreams: route
+                .upstream
+                .iter()
+                .flat_map(|split| split.iter())
+                .map(|(index, weight)| Share { upstream: upstream_name(*index), weight })
+                .collect(),
+            policies: route
+                .policies
+                .origins()
+                .map(|(policy, origin)| PolicyRow { policy: policy.as_str(), origin: origin.to_string() })
+                .collect(),
+        })
+        .collect();
+    Json(json!({ "generation": snapshot.generation, "routes": rows })).into_response()
+}
+
+async fn upstreams(State(shared): State<Shared>) -> Response {
+    let gateway = shared.supervisor.gateway();
+    let live = gateway.live.load_full();
+    let rows: Vec<_> = live
+        .snapshot
+        .upstreams
+        .iter()
+        .map(|entry| {
+            let endpoints: Vec<_> = entry
+                .upstream
+                .roster()
+                .endpoints()
+                .as_slice()
+                .iter()
+                .map(|endpoint| {
+                    json!({
+                        "url": &*endpoint.url,
+                        "address": &*endpoint.address,
+                        "weight": endpoint.weight,
+                        "in_flight": endpoint.state.in_flight(),
+                        "attempts": endpoint.state.attempts(),
+                        "failures": endpoint.state.failures(),
+                        "latency_ewma_seconds": endpoint.state.latency().last().map(|last| last.as_secs_f64()),
+                    })
+                })
+                .collect();
+            json!({ "name": entry.upstream.name().as_str(), "origin": entry.upstream.origin().to_string(), "endpoints": endpoints })
+        })
+        .collect();
+    Json(json!({ "generation": live.snapshot.generation, "upstreams": rows })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn only_the_whole_token_opens() {
+        let headers = |value| HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
+        assert!(bears(&headers("Bearer s3cret"), "s3cret"));
+        assert!(!bears(&headers("Bearer s3cre"), "s3cret"));
+        assert!(!bears(&headers("Basic s3cret"), "s3cret"));
+        assert!(!bears(&HeaderMap::new(), "s3cret"));
+    }
+}

@@ -1,0 +1,121 @@
+//! One way from a path to a compiled configuration, for `run`, reloads, `check` and `explain` alike.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
+
+use rustls::RootCertStore;
+use rustls_pki_types::UnixTime;
+use serde_json::Value as Json;
+
+use crate::config::document::Document;
+use crate::config::load::{Loader, asset_path};
+use crate::config::schema::DocumentSchema;
+use crate::config::{self, render, secrets};
+use crate::model::diagnostic::Diagnostics;
+use crate::model::source::Sources;
+use crate::snapshot::{self, Assets, Snapshot};
+use crate::upstream::DEMO;
+
+/// The schema of the whole document; made once, because it depends on nothing.
+pub static SCHEMA: LazyLock<DocumentSchema> = LazyLock::new(DocumentSchema::of::<Document>);
+
+/// A document that was read, before it is compiled.
+pub struct Read {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// The texts.
+    pub sources: Sources,
+    /// What the operator wrote; `None` when it could not be read.
+    pub document: Option<Document>,
+    /// Contents of the files that it names.
+    pub assets: Assets,
+    /// Everything that should be watched for changes.
+    pub files: Vec<PathBuf>,
+    /// The document with every secret shown as its reference.
+    pub redacted: Json,
+    /// What is wrong so far.
+    pub diagnostics: Diagnostics,
+    root: config::node::Node,
+}
+
+/// What a compile step needs from outside.
+pub struct Surroundings<'a> {
+    /// The snapshot in force.
+    pub previous: Option<&'a Snapshot>,
+    /// The authorities of the system.
+    pub roots: &'a Arc<RootCertStore>,
+    /// Where the demo app listens.
+    pub demo: Option<std::net::SocketAddr>,
+}
+
+/// Reads a configuration and the files that it names. Blocks on files.
+#[must_use]
+pub fn read(path: &Path) -> Read {
+    let loader = Loader::from_environment();
+    let mut loaded = loader.load(path);
+    let document: Option<Document> = config::read(&mut loaded, &SCHEMA);
+    let paths = document.as_ref().map(snapshot::paths).unwrap_or_default();
+    let mut files = std::mem::take(&mut loaded.files);
+    files.extend(paths.iter().map(|path| asset_path(&loaded.sources, path)));
+    let assets = loader.assets(&loaded.sources, paths);
+    Read {
+        path: path.to_owned(),
+        redacted: secrets::redacted(&loaded.root),
+        sources: loaded.sources,
+        document,
+        assets,
+        files,
+        diagnostics: loaded.diagnostics,
+        root: loaded.root,
+    }
+}
+
+impl Read {
+    /// Compiles what was read; `None` when anything is wrong, which is then in [`Read::diagnostics`].
+    pub fn compile(&mut self, surroundings: &Surroundings<'_>) -> Option<Snapshot> {
+        let document = self.document.as_ref()?;
+        let input = snapshot::Input {
+            document,
+            sources: &self.sources,
+            assets: &self.assets,
+            previous: surroundings.previous,
+            roots: surroundings.roots,
+            demo: surroundings.demo,
+            now: UnixTime::since_unix_epoch(
+                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+            ),
+        };
+        let snapshot = snapshot::compile(&input, &mut self.diagnostics);
+        secrets::scrub_all(&self.root, &mut self.diagnostics);
+        snapshot.filter(|_| !self.diagnostics.has_errors())
+    }
+
+    /// Whether any route goes to the demo app.
+    #[must_use]
+    pub fn wants_demo(&self) -> bool {
+        self.document.iter().flat_map(|document| &document.route).any(|route| {
+            route.first.upstream.as_ref().is_some_and(|upstream| {
+                crate::upstream::split::Config::references(upstream).iter().any(|reference| reference.value == DEMO)
+            })
+        })
+    }
+
+    /// The findings for a person.
+    #[must_use]
+    pub fn text(&self, color: bool) -> String {
+        render::text(&self.diagnostics, &self.sources, &self.path.display().to_string(), color)
+    }
+
+    /// The findings for a program.
+    #[must_use]
+    pub fn json(&self) -> Json {
+        render::json(&self.diagnostics, &self.sources)
+    }
+
+    /// The findings in one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        render::summary(&self.diagnostics, &self.path.display().to_string())
+    }
+}

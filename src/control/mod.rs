@@ -1,0 +1,8 @@
+//! What runs beside the requests: it changes what they find, and never makes one wait.
+
+pub mod admin;
+pub mod application;
+pub mod dns;
+pub mod configuration;
+pub mod supervisor;
+pub mod watch;

@@ -1,0 +1,342 @@
+//! Moves the bytes of one attempt: the upload while the head is awaited, then the response while the upload may still
+//! run, or both directions of an upgraded connection. One place watches all of it, so nothing can block anything else.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::downstream::{Downstream, Piece};
+use super::timer::Timer;
+use super::upload::{Upload, UploadError};
+use super::upstream_session::{Received, UpstreamError, UpstreamSession};
+use crate::model::clock::{Clock, Instant};
+use crate::model::deadline::{Deadline, Limit};
+use crate::model::response::ResponseHead;
+use crate::pipeline::respond::Encoder;
+
+/// Interim responses that one attempt may send; a flood of them is not an answer.
+const MAX_INTERIM: usize = 16;
+
+/// Why a transfer ended before its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interruption {
+    /// The client went away.
+    ClientGone,
+    /// The request body broke one of its bounds.
+    Upload(UploadError),
+    /// The upstream broke off.
+    Upstream(UpstreamError),
+    /// A limit was over.
+    Timeout(Limit),
+    /// The response body could not be compressed: a defect of ours.
+    Encoder,
+}
+
+/// Both sides of an attempt and what bounds it.
+pub struct Relay<'a> {
+    /// The client's side.
+    pub down: &'a mut Downstream,
+    /// The upstream's side.
+    pub up: &'a mut UpstreamSession,
+    /// The request body.
+    pub upload: &'a mut Upload,
+    /// The exchange's timer.
+    pub timer: &'a mut Timer,
+    /// The gateway's clock.
+    pub clock: &'a Clock,
+    /// `timeout.request`, unless the exchange is exempt from it.
+    pub request_deadline: Option<Deadline>,
+    /// `timeout.idle`.
+    pub idle: Duration,
+}
+
+/// What a relayed body came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Relayed {
+    /// Bytes of body from the upstream.
+    pub from_upstream: u64,
+    /// Bytes of body to the client (after compression).
+    pub to_client: u64,
+}
+
+impl Relay<'_> {
+    /// Waits for the final head. `attempt` bounds it from the last byte of the request on; while the body is still on
+    /// its way, only progress counts. Interim heads go to the client through `interim`.
+    pub async fn head(
+        &mut self,
+        attempt: Duration,
+        mut interim: impl FnMut(&mut ResponseHead),
+    ) -> Result<Received, Interruption> {
+        let started = self.clock.now();
+        let mut sent_at = (!self.upload.is_open()).then_some(started);
+        let mut progress_at = started;
+        let mut interims = 0;
+        poll_fn(|cx| {
+            loop {
+                match self.up.poll_head(cx) {
+                    Poll::Ready(Ok(Received::Interim(mut head))) => {
+                        interims += 1;
+                        if interims > MAX_INTERIM {
+                            let flood = UpstreamError::Invalid("too many interim responses");
+                            return Poll::Ready(Err(Interruption::Upstream(flood)));
+                        }
+                        // Our own `100 Continue` went out when the body was first asked for.
+                        if head.status != http::StatusCode::CONTINUE {
+                            interim(&mut head);
+                            if self.down.send_interim(&head).is_err() {
+                                return Poll::Ready(Err(Interruption::ClientGone));
+                            }
+                        }
+                        continue;
+                    }
+                    Poll::Ready(Ok(head)) => return Poll::Ready(Ok(head)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Interruption::Upstream(error))),
+                    Poll::Pending => {}
+                }
+                match self.poll_upload(cx)? {
+                    true => {
+                        progress_at = self.clock.now();
+                        continue;
+                    }
+                    false if sent_at.is_none() && !self.upload.is_open() => sent_at = Some(self.clock.now()),
+                    false => {}
+                }
+                break;
+            }
+            self.poll_pause(cx)?;
+            let limit = match sent_at {
+                Some(at) => Deadline { at: at.after(attempt), limit: Limit::Attempt },
+                None => Deadline { at: progress_at.after(self.idle), limit: Limit::Idle },
+            };
+            self.poll_deadline(cx, limit)
+        })
+        .await
+    }
+
+    /// Relays the response body; the head has gone to the client. Compresses on the way when there is an encoder.
+    pub async fn body(
+        &mut self,
+        encoder: Option<Encoder>,
+        mut relayed: impl FnMut(Relayed),
+    ) -> Result<Relayed, Interruption> {
+        let mut encoding = encoder.map(|encoder| Encoding { encoder, unflushed: false });
+        let mut total = Relayed::default();
+        let mut progress_at = self.clock.now();
+        let mut sent = self.down.progress();
+        let result = poll_fn(|cx| {
+            loop {
+                match self.poll_response_piece(cx, &mut encoding, &mut total)? {
+                    Step::Moved => {
+                        progress_at = self.clock.now();
+                        continue;
+                    }
+                    Step::Ended => return Poll::Ready(Ok(())),
+                    Step::Waiting => {}
+                }
+                if self.poll_upload(cx)? {
+                    progress_at = self.clock.now();
+                    continue;
+                }
+                break;
+            }
+            if let Some(encoding) = encoding.as_mut().filter(|encoding| encoding.unflushed) {
+                // What the upstream has said so far must not wait for what it says next.
+                encoding.unflushed = false;
+                let piece = encoding.encoder.flush().map_err(|_| Interruption::Encoder)?;
+                self.send(piece, &mut total)?;
+            }
+            self.poll_pause(cx)?;
+            let progress = self.down.progress();
+            if progress != sent {
+                sent = progress;
+                progress_at = self.clock.now();
+            }
+            self.poll_deadline(cx, Deadline { at: progress_at.after(self.idle), limit: Limit::Idle })
+        })
+        .await;
+        relayed(total);
+        result?;
+        self.flush_end().await?;
+        Ok(total)
+    }
+
+    /// Relays both directions of an upgraded connection until either side ends.
+    pub async fn upgraded(&mut self, mut relayed: impl FnMut(Relayed)) -> Result<Relayed, Interruption> {
+        let mut total = Relayed::default();
+        let mut progress_at = self.clock.now();
+        let result = poll_fn(|cx| {
+            loop {
+                match self.poll_response_piece(cx, &mut None, &mut total)? {
+                    Step::Moved => {
+                        progress_at = self.clock.now();
+                        continue;
+                    }
+                    Step::Ended => return Poll::Ready(Ok(())),
+                    Step::Waiting => {}
+                }
+                match self.up.poll_writable(cx) {
+                    Poll::Ready(Ok(())) => match self.down.poll_body(cx) {
+                        Poll::Ready(Ok(Some(piece))) => {
+                            self.up.send_body(piece).map_err(Interruption::Upstream)?;
+                            progress_at = self.clock.now();
+                            continue;
+                        }
+                        Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
+                        Poll::Ready(Err(_)) => return Poll::Ready(Err(Interruption::ClientGone)),
+                        Poll::Pending => {}
+                    },
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Interruption::Upstream(error))),
+                    Poll::Pending => {}
+                }
+                break;
+            }
+            if let Poll::Ready(Err(error)) = self.up.poll_flush(cx) {
+                return Poll::Ready(Err(Interruption::Upstream(error)));
+            }
+            if let Poll::Ready(Err(_)) = self.down.poll_flush(cx) {
+                return Poll::Ready(Err(Interruption::ClientGone));
+            }
+            self.poll_deadline(cx, Deadline { at: progress_at.after(self.idle), limit: Limit::Idle })
+        })
+        .await;
+        relayed(total);
+        result?;
+        // The last bytes of either side belong to the other.
+        let _ = poll_fn(|cx| self.up.poll_flush(cx)).await;
+        self.flush_end().await?;
+        Ok(total)
+    }
+
+    fn poll_response_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        encoding: &mut Option<Encoding>,
+        total: &mut Relayed,
+    ) -> Result<Step, Interruption> {
+        match self.down.poll_writable(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Err(Interruption::ClientGone),
+            Poll::Pending => return Ok(Step::Waiting),
+        }
+        let piece = match self.up.poll_body(cx) {
+            Poll::Ready(piece) => piece.map_err(Interruption::Upstream)?,
+            Poll::Pending => return Ok(Step::Waiting),
+        };
+        if let Some(piece) = piece {
+            let bytes = piece.as_slice().len();
+            if bytes == 0 {
+                return Ok(Step::Moved);
+            }
+            total.from_upstream += bytes as u64;
+            match encoding {
+                None => {
+                    total.to_client += bytes as u64;
+                    self.down.send_body(piece).map_err(|_| Interruption::ClientGone)?;
+                }
+                Some(encoding) => {
+                    let piece = encoding.encoder.push(piece.as_slice()).map_err(|_| Interruption::Encoder)?;
+                    encoding.unflushed = true;
+                    self.send(piece, total)?;
+                }
+            }
+            return Ok(Step::Moved);
+        }
+        let trailers = match self.up.poll_trailers(cx) {
+            Poll::Ready(trailers) => trailers.map_err(Interruption::Upstream)?,
+            Poll::Pending => return Ok(Step::Waiting),
+        };
+        if let Some(encoding) = encoding.take() {
+            let piece = encoding.encoder.finish().map_err(|_| Interruption::Encoder)?;
+            self.send(piece, total)?;
+        }
+        if !self.up.is_upgraded() {
+            self.down.hold(true);
+            self.down.end_body(trailers).map_err(|_| Interruption::ClientGone)?;
+        }
+        Ok(Step::Ended)
+    }
+
+    fn send(&mut self, piece: Bytes, total: &mut Relayed) -> Result<(), Interruption> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        total.to_client += piece.len() as u64;
+        self.down.send_body(Piece::Owned(piece)).map_err(|_| Interruption::ClientGone)
+    }
+
+    /// Waits until the client's socket has taken everything; only progress keeps this alive.
+    async fn flush_end(&mut self) -> Result<(), Interruption> {
+        let mut progress_at = self.clock.now();
+        let mut sent = self.down.progress();
+        poll_fn(|cx| {
+            match self.down.poll_flush(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Interruption::ClientGone)),
+                Poll::Pending => {}
+            }
+            let progress = self.down.progress();
+            if progress != sent {
+                sent = progress;
+                progress_at = self.clock.now();
+            }
+            self.poll_deadline(cx, Deadline { at: progress_at.after(self.idle), limit: Limit::Idle })
+        })
+        .await
+    }
+
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<bool, Interruption> {
+        match self.upload.poll_step(cx, self.clock, self.down, self.up) {
+            Poll::Ready(Ok(moved)) => Ok(moved),
+            Poll::Ready(Err(UploadError::Client(super::downstream::ClientError::Gone))) => {
+                Err(Interruption::ClientGone)
+            }
+            Poll::Ready(Err(error)) => Err(Interruption::Upload(error)),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    /// The task is about to wait: what is held leaves, and the client's departure is looked for.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Result<(), Interruption> {
+        if let Poll::Ready(Err(error)) = self.up.poll_flush(cx) {
+            // An upstream that answers early may have closed its reading side: its answer decides, not this.
+            tracing::trace!(%error, "upstream takes no more");
+        }
+        if let Poll::Ready(Err(_)) = self.down.poll_flush(cx) {
+            return Err(Interruption::ClientGone);
+        }
+        if !self.upload.is_open() && self.down.poll_gone(cx).is_ready() {
+            return Err(Interruption::ClientGone);
+        }
+        Ok(())
+    }
+
+    /// `Ready(Err)` when the earliest of all limits is over.
+    fn poll_deadline<T>(&mut self, cx: &mut Context<'_>, limit: Deadline) -> Poll<Result<T, Interruption>> {
+        let mut earliest = limit;
+        if let Some(request) = self.request_deadline {
+            earliest = earliest.min(request);
+        }
+        let slow: Option<Instant> = self.upload.deadline().filter(|at| *at < earliest.at);
+        let at = slow.unwrap_or(earliest.at);
+        if self.timer.poll_until(cx, self.clock, at).is_pending() {
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(match slow {
+            Some(_) => Interruption::Upload(UploadError::TooSlow),
+            None => Interruption::Timeout(earliest.limit),
+        }))
+    }
+}
+
+struct Encoding {
+    encoder: Encoder,
+    unflushed: bool,
+}
+
+enum Step {
+    Moved,
+    Ended,
+    Waiting,
+}

@@ -1,0 +1,391 @@
+//! The upstream's side of one attempt: HTTP/1.1 by pingora's client session, HTTP/2 by the stream halves of `h2`.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use pingora_core::protocols::http::v1::client::HttpSession;
+use pingora_error::ErrorType;
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::connect::{H2Connection, StreamPermit};
+use super::downstream::{Piece, parse_length, poll_window};
+use super::head_wire::{self, Framing, Persistence};
+use super::transport::Transport;
+use crate::model::request::Scheme;
+use crate::model::response::{BodyLength, ResponseHead};
+
+/// What went wrong on the upstream's side.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpstreamError {
+    /// The connection ended or broke.
+    #[error("the connection ended")]
+    Reset,
+    /// The peer says that it has not processed the request (RFC 9113 §8.7): safe to send again.
+    #[error("the upstream refused the stream")]
+    Refused,
+    /// What arrived is not HTTP.
+    #[error("not a valid response: {0}")]
+    Invalid(&'static str),
+}
+
+/// The head of a request as it goes upstream, independent of the HTTP version.
+#[derive(Debug, Clone, Copy)]
+pub struct UpstreamHead<'a> {
+    /// Method.
+    pub method: &'a Method,
+    /// Scheme that `:scheme` carries on HTTP/2.
+    pub scheme: Scheme,
+    /// `Host`, `:authority`.
+    pub authority: &'a HeaderValue,
+    /// Path and query in origin form.
+    pub target: &'a str,
+    /// End-to-end fields.
+    pub headers: &'a HeaderMap,
+    /// How much body follows.
+    pub length: BodyLength,
+    /// Whether the head asks to switch protocols.
+    pub upgrade: bool,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub enum Received {
+    /// 1xx; more follows.
+    Interim(ResponseHead),
+    /// 101: the connection is bytes from now on.
+    Upgraded(ResponseHead),
+    /// The final head.
+    Final(ResponseHead, BodyLength),
+}
+
+impl Received {
+    /// The status.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::Interim(head) | Self::Upgraded(head) | Self::Final(head, _) => head.status,
+        }
+    }
+}
+
+/// The upstream's side of an attempt.
+pub enum UpstreamSession {
+    /// HTTP/1.1.
+    H1(H1Upstream),
+    /// A stream on an HTTP/2 connection.
+    H2(H2Upstream),
+}
+
+/// An HTTP/1.1 attempt.
+pub struct H1Upstream {
+    session: Box<HttpSession>,
+    transport: Transport,
+    method: Method,
+    upgrade: bool,
+    body_sent: bool,
+}
+
+/// An HTTP/2 attempt.
+pub struct H2Upstream {
+    response: Option<ResponseFuture>,
+    send: SendStream<Bytes>,
+    body: Option<RecvStream>,
+    method: Method,
+    body_sent: bool,
+    _permit: StreamPermit,
+}
+
+impl UpstreamSession {
+    /// Sends `head` over an HTTP/1.1 connection. The bytes leave when the attempt first waits.
+    pub fn start_h1(transport: Transport, head: &UpstreamHead<'_>) -> Result<Self, UpstreamError> {
+        let framing = match head.length {
+            BodyLength::Absent => Framing::Silent,
+            BodyLength::Known(length) => Framing::Length(length),
+            BodyLength::Unknown => Framing::Chunked,
+        };
+        let persistence = if head.upgrade { Persistence::Upgrade } else { Persistence::Implied };
+        let wire =
+            head_wire::request(head.method, head.target, head.authority.as_bytes(), head.headers, framing, persistence);
+        transport.hold_flushes(true);
+        transport.substitute_head(wire);
+        let mut session = Box::new(HttpSession::new(Box::new(transport.clone())));
+        poll_now(session.write_request_header(Box::new(note_of(head, framing))))?;
+        Ok(Self::H1(H1Upstream {
+            session,
+            transport,
+            method: head.method.clone(),
+            upgrade: head.upgrade,
+            body_sent: head.length.is_empty() && !head.upgrade,
+        }))
+    }
+
+    /// Opens a stream for `head` on an HTTP/2 connection that has room.
+    pub fn start_h2(connection: &mut H2Connection, head: &UpstreamHead<'_>) -> Result<Self, UpstreamError> {
+        let mut request = Request::new(());
+        *request.method_mut() = head.method.clone();
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = h2_uri(head)?;
+        *request.headers_mut() = head.headers.clone();
+        request.headers_mut().remove(HOST);
+        if let BodyLength::Known(length) = head.length {
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        } else {
+            request.headers_mut().remove(CONTENT_LENGTH);
+        }
+        let end = head.length.is_empty();
+        let permit = connection.permit();
+        let (response, send) = connection.requests.send_request(request, end).map_err(|error| classify(&error))?;
+        Ok(Self::H2(H2Upstream {
+            response: Some(response),
+            send,
+            body: None,
+            method: head.method.clone(),
+            body_sent: end,
+            _permit: permit,
+        }))
+    }
+
+    /// The next head: interim ones first, then the final one.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, UpstreamError>> {
+        match self {
+            Self::H1(h1) => h1.poll_head(cx),
+            Self::H2(h2) => h2.poll_head(cx),
+        }
+    }
+
+    /// The next piece of the response body; `None` at its end.
+    pub fn poll_body<'a>(&'a mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Piece<'a>>, UpstreamError>> {
+        match self {
+            Self::H1(h1) => match ready!(pin!(h1.session.read_body_ref()).poll(cx)) {
+                Ok(piece) => Poll::Ready(Ok(piece.map(Piece::Borrowed))),
+                Err(error) => Poll::Ready(Err(of_pingora(&error))),
+            },
+            Self::H2(h2) => {
+                let Some(body) = h2.body.as_mut() else { return Poll::Ready(Ok(None)) };
+                match ready!(body.poll_data(cx)) {
+                    Some(Ok(data)) => {
+                        let _ = body.flow_control().release_capacity(data.len());
+                        Poll::Ready(Ok(Some(Piece::Owned(data))))
+                    }
+                    // An upstream that has answered may stop the upload so (RFC 9113 §8.1).
+                    Some(Err(error)) if error.is_reset() && error.reason() == Some(Reason::NO_ERROR) => {
+                        Poll::Ready(Ok(None))
+                    }
+                    Some(Err(error)) => Poll::Ready(Err(classify(&error))),
+                    None => Poll::Ready(Ok(None)),
+                }
+            }
+        }
+    }
+
+    /// Trailers after the body's end; pingora's HTTP/1 reader discards them, which RFC 9110 §6.5.1 allows.
+    pub fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, UpstreamError>> {
+        match self {
+            Self::H1(_) => Poll::Ready(Ok(None)),
+            Self::H2(h2) => match h2.body.as_mut() {
+                Some(body) => body.poll_trailers(cx).map_err(|error| classify(&error)),
+                None => Poll::Ready(Ok(None)),
+            },
+        }
+    }
+
+    /// `Ready` when the upstream's side takes another piece of body; sends meanwhile.
+    pub fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        match self {
+            Self::H1(h1) => h1.transport.poll_writable(cx).map_err(|_| UpstreamError::Reset),
+            Self::H2(h2) => poll_window(&mut h2.send, cx).map_err(|error| classify(&error)),
+        }
+    }
+
+    /// Sends a piece of body; ask [`UpstreamSession::poll_writable`] first.
+    pub fn send_body(&mut self, piece: Bytes) -> Result<(), UpstreamError> {
+        match self {
+            Self::H1(h1) => poll_now(h1.session.write_body(&piece)),
+            Self::H2(h2) => h2.send.send_data(piece, false).map_err(|error| classify(&error)),
+        }
+    }
+
+    /// Ends the body.
+    pub fn end_body(&mut self, trailers: Option<HeaderMap>) -> Result<(), UpstreamError> {
+        match self {
+            Self::H1(h1) => {
+                h1.body_sent = true;
+                poll_now(h1.session.finish_body())
+            }
+            Self::H2(h2) => {
+                h2.body_sent = true;
+                match trailers {
+                    Some(trailers) => h2.send.send_trailers(trailers),
+                    None => h2.send.send_data(Bytes::new(), true),
+                }
+                .map_err(|error| classify(&error))
+            }
+        }
+    }
+
+    /// Sends what is held, before the task waits.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        match self {
+            Self::H1(h1) => h1.transport.poll_flush_waiting(cx).map_err(|_| UpstreamError::Reset),
+            Self::H2(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether this side has switched to bytes.
+    #[must_use]
+    pub fn is_upgraded(&self) -> bool {
+        matches!(self, Self::H1(h1) if h1.session.was_upgraded())
+    }
+
+    /// Ends the attempt. `Some`: the HTTP/1.1 connection is in a known state and may carry another.
+    #[must_use]
+    pub fn finish(self) -> Option<Transport> {
+        let Self::H1(mut h1) = self else { return None };
+        if !h1.body_sent {
+            return None;
+        }
+        h1.session.respect_keepalive();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match pin!(h1.session.reuse()).poll(&mut cx) {
+            Poll::Ready(Some(_)) => Some(h1.transport),
+            _ => None,
+        }
+    }
+
+    /// Gives the attempt up; an HTTP/2 peer is told to stop.
+    pub fn cancel(self) {
+        if let Self::H2(mut h2) = self {
+            h2.send.send_reset(Reason::CANCEL);
+        }
+    }
+}
+
+impl H1Upstream {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, UpstreamError>> {
+        if let Err(error) = ready!(pin!(self.session.read_response()).poll(cx)) {
+            return Poll::Ready(Err(of_pingora(&error)));
+        }
+        let Some(response) = self.session.resp_header() else {
+            return Poll::Ready(Err(UpstreamError::Invalid("no head")));
+        };
+        let head = ResponseHead { status: response.status, headers: response.headers.clone() };
+        Poll::Ready(if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            if self.upgrade {
+                self.session.maybe_upgrade_body_writer();
+                Ok(Received::Upgraded(head))
+            } else {
+                Err(UpstreamError::Invalid("101 to a request that did not ask to switch protocols"))
+            }
+        } else if head.status.is_informational() {
+            Ok(Received::Interim(head))
+        } else {
+            declared_length(response)
+                .map(|declared| BodyLength::of_response(&self.method, head.status, declared))
+                .map(|length| Received::Final(head, length))
+        })
+    }
+}
+
+impl H2Upstream {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, UpstreamError>> {
+        let Some(response) = self.response.as_mut() else {
+            return Poll::Ready(Err(UpstreamError::Invalid("a second head")));
+        };
+        if let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx) {
+            let (parts, ()) = interim.into_parts();
+            return Poll::Ready(Ok(Received::Interim(ResponseHead { status: parts.status, headers: parts.headers })));
+        }
+        let response = ready!(pin!(response).poll(cx)).map_err(|error| classify(&error))?;
+        self.response = None;
+        let (parts, body) = response.into_parts();
+        let ended = body.is_end_stream();
+        self.body = Some(body);
+        let declared = if ended { Some(0) } else { parts.headers.get(CONTENT_LENGTH).and_then(parse_length) };
+        let length = BodyLength::of_response(&self.method, parts.status, declared);
+        let head = ResponseHead { status: parts.status, headers: parts.headers };
+        Poll::Ready(Ok(Received::Final(head, length)))
+    }
+}
+
+/// The body length that an HTTP/1 response declares (RFC 9112 §6.3).
+fn declared_length(response: &ResponseHeader) -> Result<Option<u64>, UpstreamError> {
+    if response.headers.contains_key(TRANSFER_ENCODING) {
+        return Ok(None);
+    }
+    match response.headers.get(CONTENT_LENGTH) {
+        None => Ok(None),
+        // Pingora has checked that several values agree; the first one speaks for them.
+        Some(value) => {
+            let text = value.to_str().unwrap_or_default();
+            let first = text.split(',').next().unwrap_or_default().trim();
+            first.parse().map(Some).map_err(|_| UpstreamError::Invalid("Content-Length"))
+        }
+    }
+}
+
+/// What pingora's session needs to know of a request in order to frame its body and read its answer.
+fn note_of(head: &UpstreamHead<'_>, framing: Framing) -> RequestHeader {
+    let mut parts = Request::new(()).into_parts().0;
+    parts.method = head.method.clone();
+    parts.version = Version::HTTP_11;
+    match framing {
+        Framing::Silent => {}
+        Framing::Length(length) => drop(parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
+        Framing::Chunked => {
+            parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+    }
+    if head.upgrade
+        && let Some(upgrade) = head.headers.get(UPGRADE)
+    {
+        parts.headers.insert(UPGRADE, upgrade.clone());
+    }
+    RequestHeader::from(parts)
+}
+
+fn h2_uri(head: &UpstreamHead<'_>) -> Result<Uri, UpstreamError> {
+    let authority = Authority::try_from(head.authority.as_bytes()).map_err(|_| UpstreamError::Invalid("authority"))?;
+    let path = if head.method == Method::OPTIONS && head.target == "*" { "*" } else { head.target };
+    let path = PathAndQuery::try_from(path).map_err(|_| UpstreamError::Invalid("target"))?;
+    Uri::builder()
+        .scheme(head.scheme.as_str())
+        .authority(authority)
+        .path_and_query(path)
+        .build()
+        .map_err(|_| UpstreamError::Invalid("target"))
+}
+
+fn poll_now<T>(future: impl Future<Output = pingora_error::Result<T>>) -> Result<(), UpstreamError> {
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    match pin!(future).poll(&mut cx) {
+        Poll::Ready(Ok(_)) => Ok(()),
+        Poll::Ready(Err(error)) => Err(of_pingora(&error)),
+        Poll::Pending => Err(UpstreamError::Reset),
+    }
+}
+
+fn of_pingora(error: &pingora_error::Error) -> UpstreamError {
+    match error.etype() {
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => UpstreamError::Reset,
+        _ => UpstreamError::Invalid("malformed head or body framing"),
+    }
+}
+
+fn classify(error: &h2::Error) -> UpstreamError {
+    let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    let going_away = error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
+    if refused || going_away {
+        UpstreamError::Refused
+    } else if error.is_io() || error.is_reset() || error.is_go_away() {
+        UpstreamError::Reset
+    } else {
+        UpstreamError::Invalid("http/2 protocol error")
+    }
+}

@@ -1,0 +1,203 @@
+//! What goes upstream: which upstream, by which name, under which limits, with which head.
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
+use http::{HeaderMap, Method, Version};
+
+use super::body::BodyRules;
+use super::exchange::Exchange;
+use super::fail::X_REQUEST_ID;
+use super::respond::applied;
+use crate::model::deadline::{Deadline, Limit};
+use crate::model::response::{BodyLength, ResponseHead};
+use crate::model::verdict::{Code, PolicyName, Rejection};
+use crate::policy::hygiene::forwarding::{self, Hop};
+use crate::policy::hygiene::hop_by_hop::{Upgrading, asks_to_upgrade, strip_request};
+use crate::policy::hygiene::trace_context;
+use crate::policy::rewrite::Rewrite;
+use crate::policy::timeout::Timeout;
+use crate::policy::validate::BodyLimit;
+use crate::policy::{Policies, Slot};
+use crate::snapshot::{Route, Snapshot, UpstreamEntry};
+
+/// The plan of all attempts of an exchange.
+#[derive(Debug)]
+pub struct Plan<'s> {
+    /// Index of the upstream in the snapshot.
+    pub upstream_index: usize,
+    /// The upstream.
+    pub upstream: &'s UpstreamEntry,
+    /// The key's hash, when endpoints are chosen by it.
+    pub hash: Option<u64>,
+    /// The limits of the route.
+    pub timeouts: Timeout,
+    /// `timeout.request` as a deadline; `None` for streams that are exempt.
+    pub request_deadline: Option<Deadline>,
+    /// What bounds the request's body.
+    pub body: BodyRules,
+    /// How much of it there is.
+    pub length: BodyLength,
+    /// Whether the request asks to switch protocols.
+    pub upgrade: bool,
+    /// Whether the client waits for `100 Continue`.
+    pub expects_continue: bool,
+    /// Method that goes upstream.
+    pub method: Method,
+    /// `Host` that goes upstream.
+    pub authority: HeaderValue,
+    /// Path and query that go upstream.
+    pub target: Target,
+    /// Fields that go upstream.
+    pub headers: HeaderMap,
+}
+
+/// Path and query of the request that goes upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// As the client sent it.
+    AsReceived,
+    /// Canonical or rewritten.
+    Anew(String),
+}
+
+/// Makes the plan. `random` chooses among the route's upstreams.
+pub fn plan<'s>(
+    snapshot: &'s Snapshot,
+    route: &'s Route,
+    exchange: &mut Exchange,
+    body_done: bool,
+    random: u64,
+) -> Result<Plan<'s>, Rejection> {
+    let split = route.upstream.as_ref().ok_or_else(|| Rejection::new(Code::Internal, "the route goes nowhere"))?;
+    let upstream_index = *split.choose(random).ok_or_else(|| Rejection::new(Code::Internal, "no share is positive"))?;
+    let upstream =
+        snapshot.upstreams.get(upstream_index).ok_or_else(|| Rejection::new(Code::Internal, "no such upstream"))?;
+    exchange.upstream = Some(upstream.upstream.name().clone());
+    let upgrade = exchange.version == Version::HTTP_11 && asks_to_upgrade(&exchange.headers);
+    let Policies {
+        access: _,
+        cors: _,
+        validate: _,
+        redirect: _,
+        respond: _,
+        rewrite,
+        headers: edits,
+        compress: _,
+        timeout,
+    } = &route.policies;
+    let timeouts = timeout.policy;
+    let streams = upgrade || is_grpc(&exchange.headers);
+    let request_deadline = (!streams).then(|| Deadline::new(exchange.started, timeouts.request, Limit::Request));
+    let mut headers = exchange.headers.clone();
+    let expects_continue = headers.remove(EXPECT).is_some() && exchange.version != Version::HTTP_10;
+    let length = length(&headers, body_done, upgrade);
+    strip_request(&mut headers, if upgrade { Upgrading::Yes } else { Upgrading::No });
+    headers.remove(HOST);
+    headers.remove(CONTENT_LENGTH);
+    let default_port = exchange.scheme.default_port();
+    forwarding::write(
+        &mut headers,
+        &Hop {
+            peer: exchange.peer,
+            peer_trusted: exchange.peer_trusted,
+            client: exchange.client,
+            scheme: exchange.scheme,
+            host: &exchange.authority,
+            port: exchange.port.unwrap_or(default_port),
+            version: exchange.version,
+        },
+    );
+    headers.insert(X_REQUEST_ID, exchange.request_id.clone());
+    trace_context::ensure(&mut headers, exchange.random.rotate_left(64));
+    if let Some(edits) = edits.as_ref().filter(|edits| edits.policy.edits_requests()) {
+        let client = exchange.client_text();
+        edits.policy.edit_request(&exchange.values(&client, &route.name), &mut headers);
+        applied(exchange, PolicyName::Headers, "fields of the request were edited");
+    }
+    let (target, authority) = destination(rewrite.as_ref(), route, exchange)?;
+    Ok(Plan {
+        upstream_index,
+        upstream,
+        hash: upstream.upstream.hash(&exchange.view()),
+        timeouts,
+        request_deadline,
+        body: BodyRules { max: exchange.body_limit.and_then(BodyLimit::enforced), paced: !streams },
+        length,
+        upgrade,
+        expects_continue,
+        method: exchange.method.clone(),
+        authority,
+        target,
+        headers,
+    })
+}
+
+/// Path, query and host for the upstream.
+fn destination(
+    rewrite: Option<&Slot<Rewrite>>,
+    route: &Route,
+    exchange: &mut Exchange,
+) -> Result<(Target, HeaderValue), Rejection> {
+    let query = exchange.uri.query();
+    let Some(rewrite) = rewrite else {
+        let target = match &exchange.path {
+            Some(path) if !route.raw_path => Target::Anew(with_query(path, query)),
+            _ => Target::AsReceived,
+        };
+        return Ok((target, exchange.authority.clone()));
+    };
+    let path = rewrite.policy.path(exchange.path(), exchange.matched_prefix)?;
+    let target = if path == exchange.uri.path() { Target::AsReceived } else { Target::Anew(with_query(&path, query)) };
+    let authority = rewrite.policy.host().unwrap_or(&exchange.authority).clone();
+    applied(exchange, PolicyName::Rewrite, "the upstream sees another path or host");
+    Ok((target, authority))
+}
+
+impl Plan<'_> {
+    /// The target in origin form.
+    #[must_use]
+    pub fn target<'a>(&'a self, exchange: &'a Exchange) -> &'a str {
+        match &self.target {
+            Target::AsReceived => exchange.uri.path_and_query().map_or("/", |target| target.as_str()),
+            Target::Anew(target) => target,
+        }
+    }
+
+    /// `timeout.request` for the rest of the exchange, now that the response is known: an event stream lives on.
+    #[must_use]
+    pub fn deadline_of_response(&self, head: &ResponseHead, upgraded: bool) -> Option<Deadline> {
+        let endless = upgraded || has_type(&head.headers, "text/event-stream");
+        self.request_deadline.filter(|_| !endless)
+    }
+}
+
+fn length(headers: &HeaderMap, body_done: bool, upgrade: bool) -> BodyLength {
+    if upgrade {
+        return BodyLength::Absent;
+    }
+    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    match declared {
+        Some(length) => BodyLength::Known(length),
+        None if body_done => BodyLength::Absent,
+        None => BodyLength::Unknown,
+    }
+}
+
+/// gRPC streams may be silent for long and last for ever.
+#[must_use]
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    has_type(headers, "application/grpc")
+}
+
+fn has_type(headers: &HeaderMap, prefix: &str) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().get(..prefix.len()))
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+}
+
+fn with_query(path: &str, query: Option<&str>) -> String {
+    match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    }
+}

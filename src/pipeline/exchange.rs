@@ -1,0 +1,164 @@
+//! The record of one request and its response: what every stage reads and writes, and what the evidence is made of.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use smallvec::SmallVec;
+
+use crate::model::clock::Instant;
+use crate::model::ids::{RouteName, UpstreamName};
+use crate::model::outcome::{Outcome, Termination};
+use crate::model::request::{RequestView, Scheme};
+use crate::model::verdict::{Code, Decision};
+use crate::policy::cors::Grant;
+use crate::policy::headers::Values;
+use crate::policy::hygiene::trace_context;
+use crate::policy::validate::BodyLimit;
+use crate::routing::path::Evasion;
+
+/// One request on its way.
+#[derive(Debug)]
+pub struct Exchange {
+    /// When its head was complete.
+    pub started: Instant,
+    /// Its id, ours or a trusted proxy's.
+    pub request_id: HeaderValue,
+    /// Method as received.
+    pub method: Method,
+    /// Target as received, in origin form.
+    pub uri: Uri,
+    /// Version that the client speaks.
+    pub version: Version,
+    /// Fields as received.
+    pub headers: HeaderMap,
+    /// `Host` or `:authority` as received.
+    pub authority: HeaderValue,
+    /// Scheme by which the client reached the outermost trusted proxy.
+    pub scheme: Scheme,
+    /// The connection's peer.
+    pub peer: SocketAddr,
+    /// Our end of the connection.
+    pub local: SocketAddr,
+    /// The client, as trusted proxies vouch for it.
+    pub client: IpAddr,
+    /// Whether the peer is a trusted proxy.
+    pub peer_trusted: bool,
+    /// Randomness of this request, for its ids.
+    pub random: u128,
+    /// Host in canonical form, where it differs from the beginning of `authority`.
+    pub(super) host: Spelling,
+    /// Port of the authority.
+    pub port: Option<u16>,
+    /// Path in canonical form, where it differs from the target's.
+    pub(super) path: Option<String>,
+    /// What the path tried; the route decides whether that is allowed.
+    pub evasion: Option<Evasion>,
+    /// Index of the route.
+    pub route: Option<usize>,
+    /// How many bytes of the canonical path the route's prefix covers.
+    pub matched_prefix: usize,
+    /// What the response tells the page that asked, when the route has `cors`.
+    pub cors: Option<Grant>,
+    /// How long the request's body may be.
+    pub body_limit: Option<BodyLimit>,
+    /// What policies decided.
+    pub decisions: SmallVec<[Decision; 4]>,
+    /// Why the gateway refused, if it did.
+    pub rejection: Option<Code>,
+    /// Attempts at upstreams.
+    pub attempts: SmallVec<[AttemptRecord; 2]>,
+    /// The upstream that answered, or was tried last.
+    pub upstream: Option<UpstreamName>,
+    /// The status that the client saw; `None` when it saw none.
+    pub status: Option<StatusCode>,
+    /// Bytes of body from the client.
+    pub body_in: u64,
+    /// Bytes of body to the client.
+    pub body_out: u64,
+    /// How it ended, when not by its own end.
+    pub termination: Option<Termination>,
+}
+
+/// A string in canonical form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// This many bytes from the beginning of what was received.
+    AsReceived(usize),
+    /// Spelled anew.
+    Anew(String),
+}
+
+/// One attempt, for logs.
+#[derive(Debug, Clone)]
+pub struct AttemptRecord {
+    /// Where it went.
+    pub endpoint: Arc<str>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From its beginning to the response head or its failure.
+    pub took: Duration,
+}
+
+impl Exchange {
+    /// The host in canonical form.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        match &self.host {
+            Spelling::AsReceived(length) => {
+                let received = std::str::from_utf8(self.authority.as_bytes()).unwrap_or_default();
+                received.get(..*length).unwrap_or_default()
+            }
+            Spelling::Anew(host) => host,
+        }
+    }
+
+    /// The path in canonical form.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.path.as_deref().unwrap_or_else(|| self.uri.path())
+    }
+
+    /// The length that the head declares.
+    #[must_use]
+    pub fn declared_length(&self) -> Option<u64> {
+        self.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    }
+
+    /// The client's address as text.
+    #[must_use]
+    pub fn client_text(&self) -> String {
+        self.client.to_string()
+    }
+
+    /// What placeholders in `headers` stand for.
+    #[must_use]
+    pub fn values<'a>(&'a self, client: &'a str, route: &'a RouteName) -> Values<'a> {
+        Values { client_ip: client, request_id: &self.request_id, host: self.host(), route: route.as_str() }
+    }
+
+    /// The trace that the request belongs to, if its client said so.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<&str> {
+        trace_context::trace_id(self.headers.get(trace_context::TRACEPARENT)?.to_str().ok()?)
+    }
+
+    /// What the decisions see.
+    #[must_use]
+    pub fn view(&self) -> RequestView<'_> {
+        RequestView {
+            method: &self.method,
+            scheme: self.scheme,
+            host: self.host(),
+            port: self.port,
+            path: self.path(),
+            query: self.uri.query(),
+            headers: &self.headers,
+            version: self.version,
+            client: self.client,
+            peer: self.peer,
+        }
+    }
+}

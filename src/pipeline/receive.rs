@@ -1,0 +1,162 @@
+//! The first stage: what arrived becomes an exchange in canonical form, or is refused as malformed.
+//!
+//! What a request means must not depend on who reads it: host, path and framing have one reading after this stage, and
+//! everything that has two is refused (RFC 9112 §3.2, §6; RFC 9110 §4.2, §7.2).
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use http::header::{EXPECT, HOST, HeaderValue};
+use http::request::Parts;
+use http::{Method, Version};
+use smallvec::SmallVec;
+
+use super::exchange::{Exchange, Spelling};
+use super::fail::X_REQUEST_ID;
+use crate::model::clock::Instant;
+use crate::model::request::Scheme;
+use crate::model::verdict::{Code, Rejection};
+use crate::policy::hygiene::{client_address, request_id};
+use crate::routing::{authority, path};
+use crate::snapshot::Snapshot;
+
+/// What is known of a request apart from its head.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// The connection's peer.
+    pub peer: SocketAddr,
+    /// Our end of the connection.
+    pub local: SocketAddr,
+    /// Whether the connection is TLS.
+    pub tls: bool,
+    /// When the head was complete.
+    pub now: Instant,
+    /// Randomness for the request's ids.
+    pub random: u128,
+}
+
+/// Makes the exchange of a head, and says whether it is refused. `fault` is what the engine found in the framing.
+#[must_use]
+pub fn receive(
+    snapshot: &Snapshot,
+    facts: &Facts,
+    head: Parts,
+    fault: Option<Rejection>,
+) -> (Exchange, Option<Rejection>) {
+    let client = client_address::find(facts.peer.ip(), &head.headers, &snapshot.trusted_proxies);
+    let request_id = request_id::choose(head.headers.get(X_REQUEST_ID), client.peer_trusted, facts.random);
+    let scheme = client.scheme.unwrap_or(if facts.tls { Scheme::Https } else { Scheme::Http });
+    let mut exchange = Exchange {
+        started: facts.now,
+        request_id,
+        method: head.method,
+        uri: head.uri,
+        version: head.version,
+        headers: head.headers,
+        authority: HeaderValue::from_static(""),
+        scheme,
+        peer: facts.peer,
+        local: facts.local,
+        client: client.address,
+        peer_trusted: client.peer_trusted,
+        random: facts.random,
+        host: Spelling::AsReceived(0),
+        port: None,
+        path: None,
+        evasion: None,
+        route: None,
+        matched_prefix: 0,
+        cors: None,
+        body_limit: None,
+        decisions: SmallVec::new(),
+        rejection: None,
+        attempts: SmallVec::new(),
+        upstream: None,
+        status: None,
+        body_in: 0,
+        body_out: 0,
+        termination: None,
+    };
+    let refusal = fault.or_else(|| canonicalise(&mut exchange).err());
+    (exchange, refusal)
+}
+
+fn canonicalise(exchange: &mut Exchange) -> Result<(), Rejection> {
+    refuse_method(&exchange.method)?;
+    set_authority(exchange)?;
+    set_path(exchange)?;
+    expectation(exchange)
+}
+
+fn refuse_method(method: &Method) -> Result<(), Rejection> {
+    let detail = match *method {
+        // A reverse proxy has nowhere to tunnel to (RFC 9110 §9.3.6).
+        Method::CONNECT => "CONNECT is not offered here",
+        // It would show a client what we and other proxies add (RFC 9110 §9.3.8).
+        Method::TRACE => "TRACE is not offered here",
+        _ => return Ok(()),
+    };
+    Err(Rejection::new(Code::NotImplemented, detail))
+}
+
+fn set_authority(exchange: &mut Exchange) -> Result<(), Rejection> {
+    let bad = |detail: &'static str| Err(Rejection::new(Code::BadRequest, detail));
+    let mut hosts = exchange.headers.get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return bad("more than one Host");
+    }
+    let received = match (exchange.uri.authority(), first) {
+        (Some(authority), host) => {
+            if host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
+                return bad("Host and the target's authority differ");
+            }
+            HeaderValue::from_str(authority.as_str()).unwrap_or(HeaderValue::from_static(""))
+        }
+        (None, Some(host)) => host.clone(),
+        (None, None) => return bad("no Host"),
+    };
+    let parsed =
+        authority::parse(received.as_bytes()).map_err(|refusal| Rejection::new(Code::BadRequest, refusal.as_str()))?;
+    exchange.port = parsed.port;
+    exchange.host = match parsed.host {
+        Cow::Borrowed(host) => Spelling::AsReceived(host.len()),
+        Cow::Owned(host) => Spelling::Anew(host),
+    };
+    exchange.authority = received;
+    Ok(())
+}
+
+fn set_path(exchange: &mut Exchange) -> Result<(), Rejection> {
+    if exchange.uri.path() == "*" {
+        return match exchange.method {
+            Method::OPTIONS => Ok(()),
+            // The asterisk form is for OPTIONS alone (RFC 9112 §3.2.4).
+            _ => Err(Rejection::new(Code::BadRequest, "the target * with another method than OPTIONS")),
+        };
+    }
+    let canonical = path::canonical(exchange.uri.path().as_bytes())
+        .map_err(|refusal| Rejection::new(Code::BadRequest, refusal.as_str()))?;
+    let query = exchange.uri.query().unwrap_or_default();
+    if !query.bytes().all(|byte| (0x21..0x7f).contains(&byte) && byte != b'#') {
+        return Err(Rejection::new(Code::BadRequest, "the query has a forbidden byte"));
+    }
+    exchange.evasion = canonical.evasion;
+    exchange.path = match canonical.path {
+        Cow::Borrowed(path) if path == exchange.uri.path() => None,
+        path => Some(path.into_owned()),
+    };
+    Ok(())
+}
+
+/// `100-continue` is the only expectation there is (RFC 9110 §10.1.1); HTTP/1.0 has none.
+fn expectation(exchange: &Exchange) -> Result<(), Rejection> {
+    match exchange.headers.get(EXPECT) {
+        Some(expect)
+            if exchange.version != Version::HTTP_10 && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") =>
+        {
+            Err(Rejection::new(Code::ExpectationFailed, "an expectation other than 100-continue"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,80 @@
+//! What of a response reaches the client: its fields, and the encoding of its body.
+
+use http::Version;
+
+use super::exchange::Exchange;
+use super::fail::X_REQUEST_ID;
+use crate::model::response::{BodyLength, ResponseHead};
+use crate::model::verdict::{Code, Decision, PolicyName, Rejection, Verdict};
+use crate::policy::Policies;
+use crate::policy::Slot;
+pub use crate::policy::compress::{Encoder, EncoderError};
+use crate::policy::cors::Cors;
+use crate::policy::hygiene::forwarding;
+use crate::policy::hygiene::hop_by_hop::{Upgrading, strip_response};
+use crate::snapshot::Route;
+
+/// Prepares an interim head for the client.
+pub fn interim(head: &mut ResponseHead) {
+    strip_response(&mut head.headers, Upgrading::No);
+}
+
+/// Prepares the final head of an upstream's response; an encoder, when the body is compressed on its way.
+pub fn finish(
+    route: &Route,
+    exchange: &mut Exchange,
+    head: &mut ResponseHead,
+    length: BodyLength,
+    upgrading: Upgrading,
+) -> Result<Option<Encoder>, Rejection> {
+    let Policies { access: _, cors, validate: _, redirect: _, respond: _, rewrite: _, headers, compress, timeout: _ } =
+        &route.policies;
+    strip_response(&mut head.headers, upgrading);
+    forwarding::via(&mut head.headers, Version::HTTP_11);
+    head.headers.insert(X_REQUEST_ID, exchange.request_id.clone());
+    if let Some(headers) = headers.as_ref().filter(|headers| headers.policy.edits_responses()) {
+        let client = exchange.client_text();
+        let values = exchange.values(&client, &route.name);
+        headers.policy.edit_response(&values, &exchange.headers, &mut head.headers);
+    }
+    grant(cors.as_ref(), exchange, head);
+    let Some(compress) = compress.as_ref().filter(|_| upgrading == Upgrading::No) else { return Ok(None) };
+    let known = match length {
+        BodyLength::Known(length) => Some(length),
+        BodyLength::Absent | BodyLength::Unknown => None,
+    };
+    let wanted = compress.policy.wanted(&exchange.headers);
+    let plan = compress.policy.decide(wanted, &exchange.method, head.status, &head.headers, known);
+    exchange.decisions.push(plan.decision());
+    let failed = |error: EncoderError| Rejection::new(Code::Internal, format!("no encoder: {error}"));
+    compress.policy.apply(plan, &mut head.headers).map_err(failed)
+}
+
+/// Prepares a response of our own. A page that may read the upstream's responses may read these as well.
+pub fn own(route: Option<&Route>, exchange: &Exchange, head: &mut ResponseHead) {
+    head.headers.insert(X_REQUEST_ID, exchange.request_id.clone());
+    let Some(route) = route else { return };
+    let Policies {
+        access: _,
+        cors,
+        validate: _,
+        redirect: _,
+        respond: _,
+        rewrite: _,
+        headers: _,
+        compress: _,
+        timeout: _,
+    } = &route.policies;
+    grant(cors.as_ref(), exchange, head);
+}
+
+fn grant(cors: Option<&Slot<Cors>>, exchange: &Exchange, head: &mut ResponseHead) {
+    if let (Some(cors), Some(grant)) = (cors, &exchange.cors) {
+        cors.policy.apply(grant, &mut head.headers);
+    }
+}
+
+/// Records that a policy changed something.
+pub(super) fn applied(exchange: &mut Exchange, policy: PolicyName, reason: &'static str) {
+    exchange.decisions.push(Decision { policy, verdict: Verdict::Apply, reason: reason.into() });
+}

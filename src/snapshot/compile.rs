@@ -1,0 +1,427 @@
+//! From the document to a snapshot: everything that settings mean together is checked here, all mistakes at once.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::UnixTime;
+
+use super::tls::{
+    CaBundle, ClientAuth, ClientTlsInput, KeyPair, ServerTls, ServerTlsInput, compile_client, compile_server,
+};
+use super::{Listener, Route, Snapshot, UpstreamEntry};
+pub use crate::config::assets::Assets;
+use crate::config::document::{self, CertificateConfig, Document, ListenerConfig, RouteConfig};
+use crate::model::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
+use crate::model::ids::RouteName;
+use crate::model::listener::{ListenerSpec, Protocol, Protocols};
+use crate::model::prefixes::PrefixSet;
+use crate::model::source::{SourceSpan, Sources, Spanned};
+use crate::policy::{Policies, RoutePolicies};
+use crate::routing::Router;
+use crate::upstream::{self, ClientCertificate, DEMO, Split, Upstream};
+
+/// What a snapshot is made from.
+pub struct Input<'a> {
+    /// What the operator wrote.
+    pub document: &'a Document,
+    /// The texts that it was read from.
+    pub sources: &'a Sources,
+    /// The contents of the files that it names ([`paths`]).
+    pub assets: &'a Assets,
+    /// The snapshot in force, whose state goes on.
+    pub previous: Option<&'a Snapshot>,
+    /// The authorities of the system.
+    pub roots: &'a Arc<RootCertStore>,
+    /// Where the demo app listens; `None` in `check` and `explain`.
+    pub demo: Option<SocketAddr>,
+    /// The time, for the validity of certificates.
+    pub now: UnixTime,
+}
+
+/// The files that a document names, apart from `${file:…}`.
+pub fn paths(document: &Document) -> Vec<&Spanned<String>> {
+    let mut paths = Vec::new();
+    for tls in document.listener.iter().filter_map(|listener| listener.tls.as_ref()) {
+        for certificate in &tls.certificates {
+            paths.extend([&certificate.chain, &certificate.key]);
+        }
+        paths.extend(tls.client_ca.as_ref());
+    }
+    for tls in document.upstream.values().filter_map(|upstream| upstream.tls.as_ref()) {
+        paths.extend(tls.ca.as_ref());
+        if let Some(ClientCertificate { chain, key }) = &tls.client_certificate {
+            paths.extend([chain, key]);
+        }
+    }
+    paths
+}
+
+/// Compiles a document; `None` when an error was pushed.
+pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snapshot> {
+    let errors = diagnostics.errors();
+    let document = input.document;
+    let trusted_proxies = PrefixSet::compile(&document.trusted_proxies, diagnostics);
+    let listeners = listeners(input, diagnostics);
+    let (upstreams, index) = upstreams(input, diagnostics);
+    let routes = routes(input, &index, diagnostics);
+    let names: Vec<RouteName> = document.route.iter().enumerate().map(|(at, route)| name_of(at, route)).collect();
+    let matches = document.route.iter().zip(&names).enumerate();
+    let router = Router::build(matches.map(|(at, (route, name))| (at, name, &route.first.r#match)), diagnostics);
+    unused(document, diagnostics);
+    if diagnostics.errors() > errors {
+        return None;
+    }
+    Some(Snapshot {
+        generation: input.previous.map_or(1, |previous| previous.generation + 1),
+        listeners,
+        router: router?,
+        routes,
+        upstreams,
+        trusted_proxies,
+    })
+}
+
+fn listeners(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Vec<Listener> {
+    let document = input.document;
+    if document.listener.is_empty() {
+        let missing = Diagnostic::global("missing_key", "no listener: nothing could ever connect");
+        diagnostics.push(missing.help("add [[listener]] with address = \"127.0.0.1:8080\""));
+    }
+    let mut names: HashMap<&str, SourceSpan> = HashMap::new();
+    let mut addresses: HashMap<SocketAddr, SourceSpan> = HashMap::new();
+    let mut compiled = Vec::new();
+    for listener in &document.listener {
+        let name = listener.name.as_ref().unwrap_or(&listener.address);
+        if let Some(first) = names.insert(&name.value, name.span) {
+            let twice = format!("two listeners of one name: {:?}", name.value);
+            diagnostics.push(
+                Diagnostic::error("duplicate", name.span, twice)
+                    .related(first, "first here")
+                    .help("give each listener a name of its own"),
+            );
+            continue;
+        }
+        let Some(listener) = compile_listener(input, listener, name, diagnostics) else { continue };
+        let (address, span) = (listener.spec.address, name.span);
+        if address.port() != 0
+            && let Some(first) = addresses.insert(address, span)
+        {
+            let twice = format!("two listeners on one address: {address}");
+            diagnostics.push(Diagnostic::error("duplicate", span, twice).related(first, "first here"));
+        }
+        compiled.push(listener);
+    }
+    compiled
+}
+
+fn compile_listener(
+    input: &Input<'_>,
+    config: &Spanned<ListenerConfig>,
+    name: &Spanned<String>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Listener> {
+    let address = address(&config.address, diagnostics);
+    let protocols = match &config.protocols {
+        None if config.tls.is_some() => Protocols::BOTH,
+        None => Protocols::H1,
+        Some(protocols) if protocols.is_empty() => {
+            diagnostics.push(Diagnostic::error("empty_list", protocols.span, "a listener without protocols"));
+            return None;
+        }
+        Some(protocols) => protocols.value.iter().copied().collect(),
+    };
+    if let Some(span) = config.protocols.as_ref().map(|protocols| protocols.span)
+        && config.tls.is_none()
+        && protocols.contains(Protocol::H1)
+        && protocols.contains(Protocol::H2)
+    {
+        let both = "both versions of HTTP on one port in clear: a client that speaks first can't be told apart in time";
+        diagnostics.push(Diagnostic::error("bad_value", span, both).help(
+            "use one listener for [\"h1\"] and another for [\"h2\"] (prior knowledge), or TLS, which negotiates",
+        ));
+        return None;
+    }
+    let previous = input
+        .previous
+        .and_then(|previous| previous.listeners.iter().find(|listener| listener.spec.name.as_str() == name.value));
+    let tls = match &config.tls {
+        None => None,
+        Some(tls) => {
+            let before = previous.and_then(|listener| listener.tls.as_ref());
+            Some(server_tls(input, tls, protocols, before, diagnostics)?)
+        }
+    };
+    let spec = ListenerSpec {
+        name: name.value.as_str().into(),
+        address: address?,
+        protocols,
+        limits: config.limits.clone(),
+        tls: tls.as_ref().map(|tls| Arc::clone(&tls.config)),
+    };
+    Some(Listener { spec: Arc::new(spec), tls, origin: input.sources.origin(config.span) })
+}
+
+/// An address and port, or a diagnostic that says what is missing.
+pub fn address(written: &Spanned<String>, diagnostics: &mut Diagnostics) -> Option<SocketAddr> {
+    let parsed = written.value.strip_prefix("localhost:").map_or_else(
+        || written.value.parse().ok(),
+        |port| port.parse().ok().map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
+    );
+    if parsed.is_none() {
+        diagnostics.push(
+            Diagnostic::error("bad_value", written.span, format!("not an address and port: {:?}", written.value))
+                .help("as in \"0.0.0.0:8080\" for all IPv4 addresses, \"[::]:8080\" for IPv6, \"127.0.0.1:8080\" for this host"),
+        );
+    }
+    parsed
+}
+
+fn server_tls(
+    input: &Input<'_>,
+    config: &Spanned<document::TlsConfig>,
+    protocols: Protocols,
+    previous: Option<&ServerTls>,
+    diagnostics: &mut Diagnostics,
+) -> Option<ServerTls> {
+    let pair = |certificate: &Spanned<CertificateConfig>, diagnostics: &mut Diagnostics| {
+        key_pair(input.assets, &certificate.chain, &certificate.key, diagnostics)
+    };
+    let pairs: Vec<_> = config.certificates.iter().map(|certificate| pair(certificate, diagnostics)).collect();
+    let client_auth = match (&config.client_ca, &config.client_auth) {
+        (None, None) => Some(ClientAuth::None),
+        (None, Some(auth)) => {
+            diagnostics.push(
+                Diagnostic::error("missing_key", auth.span, "client_auth without client_ca")
+                    .help("name the authorities whose certificates are believed: client_ca = \"clients.pem\""),
+            );
+            None
+        }
+        (Some(ca), auth) => input.assets.require(ca, diagnostics).map(|pem| {
+            let bundle = CaBundle { pem, span: ca.span };
+            match auth.as_ref().map(|auth| auth.value) {
+                Some(document::ClientAuth::Optional) => ClientAuth::Optional(bundle),
+                None | Some(document::ClientAuth::Required) => ClientAuth::Required(bundle),
+            }
+        }),
+    };
+    let tls = ServerTlsInput {
+        certificates: pairs.into_iter().collect::<Option<_>>()?,
+        min_version: config.min_version,
+        client_auth: client_auth?,
+        protocols,
+        span: config.span,
+    };
+    compile_server(&tls, previous, input.now, diagnostics)
+}
+
+fn key_pair<'a>(
+    assets: &'a Assets,
+    chain: &Spanned<String>,
+    key: &Spanned<String>,
+    diagnostics: &mut Diagnostics,
+) -> Option<KeyPair<'a>> {
+    let (chain_pem, key_pem) = (assets.require(chain, diagnostics), assets.require(key, diagnostics));
+    Some(KeyPair { chain: chain_pem?, key: key_pem?, span: chain.span })
+}
+
+/// The upstreams and where to find them: by name, or by the address that a route wrote.
+fn upstreams(input: &Input<'_>, diagnostics: &mut Diagnostics) -> (Vec<UpstreamEntry>, HashMap<String, usize>) {
+    let mut entries = Vec::new();
+    let mut index = HashMap::new();
+    let previous = |name: &str| input.previous?.upstreams.iter().find(|entry| entry.upstream.name().as_str() == name);
+    for (name, config) in &input.document.upstream {
+        let before = previous(name);
+        let spanned = Spanned::new(name.clone(), config.span);
+        let state = before.map(|entry| &entry.upstream);
+        let upstream = Upstream::compile(&spanned, config, state, input.sources, diagnostics);
+        let tls = upstream_tls(input, config, before, diagnostics);
+        index.insert(name.clone(), entries.len());
+        if let (Some(upstream), Some(tls)) = (upstream, tls) {
+            entries.push(UpstreamEntry { upstream, tls: Some(tls) });
+        } else {
+            // Errors were pushed: the snapshot will not be, but references to the name are good.
+            entries.push(UpstreamEntry { upstream: Upstream::demo(None, None), tls: None });
+        }
+    }
+    for route in &input.document.route {
+        let Some(reference) = &route.first.upstream else { continue };
+        for reference in inline_references(reference) {
+            let whole = reference.value.as_str();
+            if index.contains_key(whole) {
+                continue;
+            }
+            let before = previous(whole);
+            let state = before.map(|entry| &entry.upstream);
+            let upstream = if whole == DEMO {
+                Some(Upstream::demo(input.demo, state))
+            } else {
+                Upstream::compile_inline(&reference, state, input.sources, diagnostics)
+            };
+            let Some(upstream) = upstream else { continue };
+            let tls = match before.and_then(|entry| entry.tls.clone()) {
+                Some(tls) => Some(tls),
+                None => default_tls(input, reference.span, diagnostics),
+            };
+            index.insert(whole.to_owned(), entries.len());
+            entries.push(UpstreamEntry { upstream, tls });
+        }
+    }
+    (entries, index)
+}
+
+/// References that are defined by being written: addresses and the demo app.
+fn inline_references(reference: &Spanned<upstream::split::Config>) -> impl Iterator<Item = Spanned<String>> {
+    let references = upstream::split::Config::references(reference);
+    references.into_iter().filter(|one| upstream::split::is_inline(one) || one.value == DEMO)
+}
+
+fn upstream_tls(
+    input: &Input<'_>,
+    config: &Spanned<upstream::Config>,
+    before: Option<&UpstreamEntry>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Arc<ClientConfig>> {
+    let Some(tls) = &config.tls else { return default_tls(input, config.span, diagnostics) };
+    let ca = match &tls.ca {
+        Some(path) => Some(CaBundle { pem: input.assets.require(path, diagnostics)?, span: path.span }),
+        None => None,
+    };
+    let client_certificate = match &tls.client_certificate {
+        Some(ClientCertificate { chain, key }) => Some(key_pair(input.assets, chain, key, diagnostics)?),
+        None => None,
+    };
+    let protocols = upstream_protocols(config.protocol);
+    let compiled = ClientTlsInput { ca, client_certificate, protocols, span: tls.span };
+    let _ = before;
+    compile_client(&compiled, input.roots, input.now, diagnostics)
+}
+
+fn default_tls(input: &Input<'_>, span: SourceSpan, diagnostics: &mut Diagnostics) -> Option<Arc<ClientConfig>> {
+    let tls = ClientTlsInput { ca: None, client_certificate: None, protocols: Protocols::BOTH, span };
+    compile_client(&tls, input.roots, input.now, diagnostics)
+}
+
+const fn upstream_protocols(protocol: upstream::Protocol) -> Protocols {
+    match protocol {
+        upstream::Protocol::Auto => Protocols::BOTH,
+        upstream::Protocol::H1 => Protocols::H1,
+        upstream::Protocol::H2 => Protocols::H2,
+    }
+}
+
+fn routes(input: &Input<'_>, index: &HashMap<String, usize>, diagnostics: &mut Diagnostics) -> Vec<Route> {
+    let document = input.document;
+    if document.route.is_empty() {
+        let missing = Diagnostic::global("missing_key", "no route: every request would be answered 404");
+        diagnostics.push(missing.help("add [[route]] with match = \"/*\" and an upstream"));
+    }
+    let mut names: HashMap<RouteName, SourceSpan> = HashMap::new();
+    let mut compiled = Vec::new();
+    for (at, route) in document.route.iter().enumerate() {
+        let name = name_of(at, route);
+        let span = route.first.name.as_ref().map_or(route.first.r#match.span, |name| name.span);
+        if let Some(first) = names.insert(name.clone(), span) {
+            let twice = format!("two routes of one name: {:?}", name.as_str());
+            diagnostics.push(
+                Diagnostic::error("duplicate", span, twice)
+                    .related(first, "first here")
+                    .help("give one of them another name"),
+            );
+        }
+        let policies = layered(document, route, diagnostics);
+        let policies = Policies::compile(&policies, input.sources, diagnostics);
+        let upstream = target(route, index, diagnostics);
+        if let Some(policies) = policies {
+            check_target(route, &policies, diagnostics);
+            compiled.push(Route {
+                name,
+                origin: input.sources.origin(route.span),
+                policies,
+                upstream,
+                raw_path: route.first.raw_path,
+            });
+        }
+    }
+    compiled
+}
+
+/// The name of a route: the written one, or what it matches.
+fn name_of(at: usize, route: &RouteConfig) -> RouteName {
+    match &route.first.name {
+        Some(name) => name.value.as_str().into(),
+        None => {
+            let shown = route.first.r#match.summary();
+            if shown.is_empty() { format!("route-{}", at + 1).into() } else { shown.into() }
+        }
+    }
+}
+
+fn layered(document: &Document, route: &RouteConfig, diagnostics: &mut Diagnostics) -> RoutePolicies {
+    let mut profiles = Vec::new();
+    for name in &route.first.r#use {
+        match document.profile.get(&name.value) {
+            Some(profile) => profiles.push(&profile.value),
+            None => {
+                let unknown = format!("no such profile: {:?}", name.value);
+                let diagnostic = Diagnostic::error("unknown_reference", name.span, unknown);
+                diagnostics.push(match did_you_mean(&name.value, document.profile.keys().map(String::as_str)) {
+                    Some(near) => diagnostic.help(format!("did you mean \"{near}\"?")),
+                    None => diagnostic.help(format!("define [profile.{}]", name.value)),
+                });
+            }
+        }
+    }
+    RoutePolicies::layer(&document.defaults, profiles, &route.second)
+}
+
+fn target(route: &RouteConfig, index: &HashMap<String, usize>, diagnostics: &mut Diagnostics) -> Option<Split<usize>> {
+    let config = route.first.upstream.as_ref()?;
+    let known = index.keys().map(String::as_str).filter(|name| !upstream::split::is_inline(name)).chain([DEMO]);
+    let mut known: Vec<&str> = known.collect();
+    known.sort_unstable();
+    known.dedup();
+    Split::compile(config, |name| index.get(name).copied(), &known, diagnostics)
+}
+
+/// A route goes somewhere, or answers itself: one of the two.
+fn check_target(route: &Spanned<RouteConfig>, policies: &Policies, diagnostics: &mut Diagnostics) {
+    match (&route.first.upstream, policies.answers()) {
+        (Some(upstream), Some(policy)) => diagnostics.push(
+            Diagnostic::error(
+                "bad_value",
+                upstream.span,
+                format!("an upstream that is never asked: `{policy}` answers"),
+            )
+            .help("keep one of the two"),
+        ),
+        (None, None) => diagnostics.push(
+            Diagnostic::error("missing_key", route.span, "a route that goes nowhere")
+                .help("add `upstream`, `redirect` or `respond`"),
+        ),
+        _ => {}
+    }
+}
+
+/// What is defined and never used is probably misspelt somewhere else.
+fn unused(document: &Document, diagnostics: &mut Diagnostics) {
+    let named: Vec<Spanned<String>> = document
+        .route
+        .iter()
+        .filter_map(|route| route.first.upstream.as_ref())
+        .flat_map(upstream::split::Config::references)
+        .collect();
+    for (name, config) in &document.upstream {
+        if !named.iter().any(|reference| reference.value == *name) {
+            let message = format!("upstream {name:?} is used by no route");
+            diagnostics.push(Diagnostic::warning("unused", config.span, message));
+        }
+    }
+    for (name, config) in &document.profile {
+        if !document.route.iter().any(|route| route.first.r#use.iter().any(|used| used.value == *name)) {
+            let message = format!("profile {name:?} is used by no route");
+            diagnostics.push(Diagnostic::warning("unused", config.span, message));
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The handles through which a route, an upstream and a listener are counted.
+//!
+//! A handle owns its cells; the exposition walks the handles that are exposed at the moment. So a request that was
+//! pinned to a removed route goes on counting into a handle that nobody reads, and brings nothing back.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+
+use super::cells::{Counter, Counters, Durations, Gauge};
+use super::exposition::Samples;
+use super::families;
+use super::labels::{CODES, Handshake, MethodLabel, NonRequest, Refused, code_label, outcome_label};
+use crate::model::ids::{ListenerName, RouteName, UpstreamName};
+use crate::model::outcome::Outcome;
+use crate::model::verdict::{PolicyName, Verdict};
+
+/// What is counted of one request when it has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Finished<'a> {
+    /// Method as received.
+    pub method: &'a Method,
+    /// Status that the client was sent; `None` when there was no response.
+    pub status: Option<StatusCode>,
+    /// From the first byte of the request to the last of the response.
+    pub duration: Duration,
+    /// Bytes of the request's content.
+    pub request_body: u64,
+    /// Bytes of the response's content.
+    pub response_body: u64,
+}
+
+type ByCode = Counters<{ CODES.len() }>;
+type ByVerdict = Counters<{ Verdict::ALL.len() }>;
+
+/// What is counted for one route.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    name: RouteName,
+    /// Made at the first request with that method: most routes see one or two.
+    requests: [OnceLock<Box<ByCode>>; MethodLabel::ALL.len()],
+    duration: Durations,
+    request_body_bytes: Counter,
+    response_body_bytes: Counter,
+    decisions: [ByVerdict; PolicyName::ALL.len()],
+}
+
+impl RouteMetrics {
+    pub(super) fn new(name: RouteName) -> Self {
+        Self {
+            name,
+            requests: std::array::from_fn(|_| OnceLock::new()),
+            duration: Durations::default(),
+            request_body_bytes: Counter::default(),
+            response_body_bytes: Counter::default(),
+            decisions: std::array::from_fn(|_| ByVerdict::default()),
+        }
+    }
+
+    /// The route's name.
+    #[must_use]
+    pub fn name(&self) -> &RouteName {
+        &self.name
+    }
+
+    /// Counts a request that has ended: at most five atomic additions.
+    pub fn finished(&self, request: &Finished<'_>) {
+        if let Some(codes) = self.requests.get(MethodLabel::from(request.method) as usize) {
+            codes.get_or_init(Box::default).inc(code_label(request.status));
+        }
+        self.duration.observe(request.duration);
+        self.request_body_bytes.add(request.request_body);
+        self.response_body_bytes.add(request.response_body);
+    }
+
+    /// Counts a policy's decision.
+    pub fn decided(&self, policy: PolicyName, verdict: Verdict) {
+        if let Some(verdicts) = self.decisions.get(policy as usize) {
+            verdicts.inc(verdict as usize);
+        }
+    }
+
+    pub(super) fn read(&self, out: &mut Samples) {
+        let route = self.name.as_str();
+        for (method, codes) in MethodLabel::ALL.iter().zip(&self.requests) {
+            let Some(codes) = codes.get() else { continue };
+            for (code, value) in CODES.iter().zip(codes.values()).filter(|(_, value)| *value > 0) {
+                out.counter(&families::REQUESTS, &[route, method.as_str(), code], value);
+            }
+        }
+        out.histogram(&families::REQUEST_DURATION, &[route], self.duration.read());
+        out.counter(&families::REQUEST_BODY, &[route], self.request_body_bytes.get());
+        out.counter(&families::RESPONSE_BODY, &[route], self.response_body_bytes.get());
+        for (policy, verdicts) in PolicyName::ALL.iter().zip(&self.decisions) {
+            for (verdict, value) in Verdict::ALL.iter().zip(verdicts.values()).filter(|(_, value)| *value > 0) {
+                out.counter(&families::DECISIONS, &[route, policy.as_str(), verdict.as_str()], value);
+            }
+        }
+    }
+}
+
+/// What is counted for one upstream.
+#[derive(Debug)]
+pub struct UpstreamMetrics {
+    name: UpstreamName,
+    attempts: Counters<{ Outcome::LABELS.len() }>,
+    attempt_duration: Durations,
+    /// Connections that were opened and are ready for requests.
+    pub connections_opened: Counter,
+    /// Attempts that went out on a connection that had been used before.
+    pub connections_reused: Counter,
+    /// Connections in the pool that nobody uses.
+    pub connections_idle: Gauge,
+}
+
+impl UpstreamMetrics {
+    pub(super) fn new(name: UpstreamName) -> Self {
+        Self {
+            name,
+            attempts: Counters::default(),
+            attempt_duration: Durations::default(),
+            connections_opened: Counter::default(),
+            connections_reused: Counter::default(),
+            connections_idle: Gauge::default(),
+        }
+    }
+
+    /// The upstream's name.
+    #[must_use]
+    pub fn name(&self) -> &UpstreamName {
+        &self.name
+    }
+
+    /// Counts an attempt; `duration` is the time to its response head, or to its failure.
+    pub fn attempted(&self, outcome: Outcome, duration: Duration) {
+        self.attempts.inc(outcome_label(outcome));
+        self.attempt_duration.observe(duration);
+    }
+
+    pub(super) fn read(&self, out: &mut Samples) {
+        let upstream = self.name.as_str();
+        for (outcome, value) in Outcome::LABELS.iter().zip(self.attempts.values()).filter(|(_, value)| *value > 0) {
+            out.counter(&families::ATTEMPTS, &[upstream, outcome], value);
+        }
+        out.histogram(&families::ATTEMPT_DURATION, &[upstream], self.attempt_duration.read());
+        out.counter(&families::UPSTREAM_OPENED, &[upstream], self.connections_opened.get());
+        out.counter(&families::UPSTREAM_REUSED, &[upstream], self.connections_reused.get());
+        out.gauge(&families::UPSTREAM_IDLE, &[upstream], self.connections_idle.get());
+    }
+}
+
+/// What is counted for one listener.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    name: ListenerName,
+    connections: Counter,
+    active: Gauge,
+    refused: Counters<{ Refused::ALL.len() }>,
+    non_requests: Counters<{ NonRequest::ALL.len() }>,
+    handshakes: Counters<{ Handshake::ALL.len() }>,
+}
+
+impl ListenerMetrics {
+    pub(super) fn new(name: ListenerName) -> Self {
+        Self {
+            name,
+            connections: Counter::default(),
+            active: Gauge::default(),
+            refused: Counters::default(),
+            non_requests: Counters::default(),
+            handshakes: Counters::default(),
+        }
+    }
+
+    /// The listener's name.
+    #[must_use]
+    pub fn name(&self) -> &ListenerName {
+        &self.name
+    }
+
+    /// Counts an accepted connection, which is active until the value is dropped.
+    #[must_use]
+    pub fn connected(self: &Arc<Self>) -> ActiveConnection {
+        self.connections.inc();
+        self.active.inc();
+        ActiveConnection(Arc::clone(self))
+    }
+
+    /// Counts a connection that was turned away.
+    pub fn refused(&self, why: Refused) {
+        self.refused.inc(why as usize);
+    }
+
+    /// Counts what never became a request.
+    pub fn non_request(&self, what: NonRequest) {
+        self.non_requests.inc(what as usize);
+    }
+
+    /// Counts a TLS handshake.
+    pub fn handshake(&self, result: Handshake) {
+        self.handshakes.inc(result as usize);
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn active(&self) -> i64 {
+        self.active.get()
+    }
+
+    pub(super) fn read(&self, out: &mut Samples) {
+        let listener = self.name.as_str();
+        out.counter(&families::CONNECTIONS, &[listener], self.connections.get());
+        out.gauge(&families::CONNECTIONS_ACTIVE, &[listener], self.active.get());
+        for (why, value) in Refused::ALL.iter().zip(self.refused.values()) {
+            out.counter(&families::CONNECTIONS_REFUSED, &[listener, why.as_str()], value);
+        }
+        for (what, value) in NonRequest::ALL.iter().zip(self.non_requests.values()) {
+            out.counter(&families::NON_REQUESTS, &[listener, what.as_str()], value);
+        }
+        for (result, value) in Handshake::ALL.iter().zip(self.handshakes.values()).filter(|(_, value)| *value > 0) {
+            out.counter(&families::HANDSHAKES, &[listener, result.as_str()], value);
+        }
+    }
+}
+
+/// A connection that counts as active as long as this value lives.
+#[derive(Debug)]
+pub struct ActiveConnection(Arc<ListenerMetrics>);
+
+impl Drop for ActiveConnection {
+    fn drop(&mut self) {
+        self.0.active.dec();
+    }
+}

@@ -1,0 +1,144 @@
+//! Where requests go: upstreams, their endpoints, and the choice among them.
+//!
+//! Pure: nothing here opens a connection, resolves a name or reads a clock. The engine asks for an endpoint and says
+//! how the attempt went; `control::dns` says what names resolve to.
+
+pub mod config;
+pub mod endpoint;
+pub mod latency;
+pub mod roster;
+pub mod selection;
+pub mod split;
+pub mod url;
+
+mod compile;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::config::{Balance, ClientCertificate, Config, Protocol, TlsConfig};
+pub use self::endpoint::{Endpoint, EndpointState, InFlight, Target, Tried};
+pub use self::roster::Roster;
+pub use self::selection::{Choice, EndpointSet};
+pub use self::split::Split;
+use crate::model::ids::UpstreamName;
+use crate::model::request::{RequestView, Scheme};
+use crate::model::source::Origin;
+
+/// The reserved name of the built-in demo application.
+pub const DEMO: &str = "demo";
+
+/// A group of endpoints that serve the same thing, ready to be used.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    name: UpstreamName,
+    origin: Origin,
+    balance_origin: Origin,
+    settings: Settings,
+    roster: Arc<Roster>,
+}
+
+/// How connections to the endpoints are made and kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How long TCP, TLS and HTTP/2 handshakes may take together.
+    pub connect_timeout: Duration,
+    /// How many idle connections are kept per endpoint and worker thread.
+    pub idle: usize,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// Which version of HTTP is spoken.
+    pub protocol: Protocol,
+    /// The files and names for TLS; the defaults when nothing was written.
+    pub tls: TlsConfig,
+}
+
+impl Upstream {
+    /// The built-in demo application at the address that the system gave it; without one (`check`, `explain`) it has
+    /// no endpoint.
+    #[must_use]
+    pub fn demo(address: Option<SocketAddr>, previous: Option<&Self>) -> Self {
+        let declared = address.map(|address| {
+            let location = url::Location::Address(address);
+            let url = url::EndpointUrl { scheme: Scheme::Http, location };
+            roster::Declared { server_name: url.host(), url, weight: 1 }
+        });
+        let origins = (Origin::default(), Origin::default());
+        Self::assemble(
+            DEMO.into(),
+            origins,
+            Settings::default(),
+            declared.into_iter().collect(),
+            Balance::default(),
+            previous,
+        )
+    }
+
+    /// Joins what was compiled with what lives on: the whole roster when nothing changed, else the state of the
+    /// endpoints that stay, provided that connections to them are made in the same way as before.
+    fn assemble(
+        name: UpstreamName,
+        (origin, balance_origin): (Origin, Origin),
+        settings: Settings,
+        declared: Vec<roster::Declared>,
+        balance: Balance,
+        previous: Option<&Self>,
+    ) -> Self {
+        let previous = previous.filter(|previous| previous.name == name);
+        let keep_state = previous.is_some_and(|previous| previous.settings == settings);
+        let unchanged = previous.filter(|previous| keep_state && previous.roster.is_declared_as(&declared, &balance));
+        let roster = if let Some(previous) = unchanged {
+            Arc::clone(&previous.roster)
+        } else {
+            let before = previous.map(|previous| &*previous.roster);
+            Arc::new(Roster::new(name.clone(), declared, balance, before, keep_state))
+        };
+        Self { name, origin, balance_origin, settings, roster }
+    }
+
+    /// Its name in the configuration; the address as written for an inline one.
+    #[must_use]
+    pub fn name(&self) -> &UpstreamName {
+        &self.name
+    }
+
+    /// Where it is defined.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// How a choice is made among the endpoints, and where that was written.
+    #[must_use]
+    pub fn balance(&self) -> (&Balance, &Origin) {
+        (self.roster.balance(), &self.balance_origin)
+    }
+
+    /// How connections are made and kept.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The endpoints, and the place where the resolver publishes addresses.
+    #[must_use]
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.roster
+    }
+
+    /// The hash of the request's key when the choice is made by hash and the request has the key.
+    #[must_use]
+    pub fn hash(&self, request: &RequestView<'_>) -> Option<u64> {
+        match self.roster.balance() {
+            Balance::Hash(keys) => selection::hash(keys.as_slice(), request),
+            Balance::RoundRobin | Balance::LeastRequest | Balance::Ewma | Balance::Random => None,
+        }
+    }
+
+    /// The endpoint for the next attempt; `None` when there is none that was not tried.
+    #[must_use]
+    pub fn choose(&self, choice: &Choice<'_>) -> Option<Arc<Endpoint>> {
+        self.roster.endpoints().choose(choice).map(Arc::clone)
+    }
+}
