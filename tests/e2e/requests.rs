@@ -341,6 +341,7 @@ async fn a_client_of_http_1_0_gets_the_body_and_then_the_end() {
     let answer = ask(gateway.public().await, "GET / HTTP/1.0\r\nHost: example.com\r\n\r\n").await;
     assert!(!answer.fields.has("transfer-encoding"), "{answer:?}");
     assert_eq!((answer.text().as_str(), answer.whole), ("hello", true));
+    assert_eq!(answer.version, "HTTP/1.1", "RFC 9112 §2.3: what the gateway speaks, not what the client does");
     assert_eq!(upstream.request(0).await.version, "HTTP/1.1");
 }
 

@@ -111,7 +111,7 @@ impl Gateway {
     /// Starts with a file that the test has laid out itself.
     pub fn spawn_in(folder: TempDir, file: PathBuf) -> Self {
         let (reading, writing) = std::io::pipe().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        let mut command = Command::new(binary());
         command.arg("run").arg("-c").arg(&file).current_dir(folder.path());
         // what the caller's environment says about logs and proxies must not matter
         command.env_remove("RUST_LOG").env_remove("http_proxy").env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
@@ -288,6 +288,11 @@ impl Drop for Gateway {
             eprintln!("--- log of the gateway\n{}\n--- access log\n{}\n---", self.log.text(), self.access_log());
         }
     }
+}
+
+/// The build under test: cargo's own, or another one, such as what is about to be released.
+fn binary() -> std::ffi::OsString {
+    std::env::var_os("PORTCULLIS_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_portcullis").into())
 }
 
 /// `config` with what every gateway of the tests has.

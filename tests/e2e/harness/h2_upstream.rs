@@ -20,8 +20,6 @@ use super::wire::Io;
 /// A request head as it came.
 #[derive(Debug, Clone)]
 pub struct H2Request {
-    /// Which connection of the upstream it came on, from 0.
-    pub connection: usize,
     pub method: String,
     pub scheme: Option<String>,
     pub authority: Option<String>,
@@ -103,7 +101,7 @@ impl H2Upstream {
         let accepting = tokio::spawn(async move {
             let mut tasks = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let number = made.fetch_add(1, Ordering::AcqRel);
+                made.fetch_add(1, Ordering::AcqRel);
                 stream.set_nodelay(true).unwrap();
                 let (seen, script, acceptor) = (Arc::clone(&seen), Arc::clone(&script), acceptor.clone());
                 tasks.spawn(async move {
@@ -114,7 +112,7 @@ impl H2Upstream {
                             Err(_) => return,
                         },
                     };
-                    serve(io, number, &seen, &*script).await;
+                    serve(io, &seen, &*script).await;
                 });
             }
         });
@@ -137,7 +135,7 @@ impl H2Upstream {
     }
 }
 
-async fn serve<F, Fut>(io: Box<dyn Io>, number: usize, seen: &Mutex<Vec<H2Request>>, script: &F)
+async fn serve<F, Fut>(io: Box<dyn Io>, seen: &Mutex<Vec<H2Request>>, script: &F)
 where
     F: Fn(Exchange) -> Fut,
     Fut: Future<Output = Result<(), h2::Error>> + Send + 'static,
@@ -147,7 +145,6 @@ where
     while let Some(Ok((request, respond))) = connection.accept().await {
         let (head, body) = request.into_parts();
         let request = H2Request {
-            connection: number,
             method: head.method.to_string(),
             scheme: head.uri.scheme_str().map(str::to_owned),
             authority: head.uri.authority().map(ToString::to_string),

@@ -18,7 +18,7 @@ pub use client::Client;
 pub use gateway::Gateway;
 pub use h2_client::H2Client;
 pub use h2_upstream::H2Upstream;
-pub use message::{Fields, Response};
+pub use message::Response;
 pub use tls::Authority;
 pub use upstream::{Conn, Upstream};
 

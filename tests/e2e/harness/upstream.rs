@@ -19,14 +19,8 @@ use super::within;
 #[derive(Default)]
 struct Seen {
     requests: Vec<Request>,
-    connections: Vec<Seat>,
-}
-
-/// One connection, as the record keeps it.
-#[derive(Clone)]
-struct Seat {
-    tape: Arc<Mutex<Vec<u8>>>,
-    end: Option<End>,
+    /// How each connection ended, once it has.
+    connections: Vec<Option<End>>,
 }
 
 #[derive(Default)]
@@ -211,14 +205,8 @@ impl Upstream {
 
     /// Waits until the script has seen the end of connection `number`.
     pub async fn ended(&self, number: usize) -> End {
-        let end = |seen: &Seen| seen.connections.get(number).and_then(|seat| seat.end);
+        let end = |seen: &Seen| seen.connections.get(number).copied().flatten();
         self.record.until(&format!("the upstream sees the end of connection {number}"), end).await
-    }
-
-    /// All bytes of connection `number` so far.
-    pub fn bytes(&self, number: usize) -> Vec<u8> {
-        let seat = self.record.seen.lock().connections.get(number).cloned();
-        seat.map(|seat| seat.tape.lock().clone()).unwrap_or_default()
     }
 }
 
@@ -242,9 +230,8 @@ pub struct Conn {
 
 impl Conn {
     fn new(wire: Wire, record: Arc<Record>) -> Self {
-        let seat = Seat { tape: Arc::clone(&wire.tape), end: None };
         let number = record.note(|seen| {
-            seen.connections.push(seat);
+            seen.connections.push(None);
             seen.connections.len() - 1
         });
         Self { number, wire, record }
@@ -345,7 +332,7 @@ impl Conn {
     fn over(&mut self, end: End) -> io::Error {
         let number = self.number;
         self.record.note(|seen| {
-            seen.connections[number].end.get_or_insert(end);
+            seen.connections[number].get_or_insert(end);
         });
         ErrorKind::UnexpectedEof.into()
     }

@@ -4,13 +4,10 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 use super::message::Fields;
 
@@ -44,9 +41,8 @@ pub struct Wire {
     writer: Option<WriteHalf<Box<dyn Io>>>,
     /// The same socket once more, to reset it.
     socket: Option<socket2::Socket>,
+    /// Received and not yet taken.
     buffer: Vec<u8>,
-    /// Everything that was received, in order.
-    pub tape: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Wire {
@@ -54,11 +50,6 @@ impl Wire {
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         Ok(Self::tcp(stream))
-    }
-
-    /// Connects to a unix socket.
-    pub async fn connect_unix(path: &Path) -> io::Result<Self> {
-        Ok(Self::new(Box::new(UnixStream::connect(path).await?), None))
     }
 
     /// Takes a TCP connection.
@@ -71,7 +62,7 @@ impl Wire {
     /// Takes any connection; `socket` is the one below it.
     pub fn new(io: Box<dyn Io>, socket: Option<socket2::Socket>) -> Self {
         let (reader, writer) = tokio::io::split(io);
-        Self { reader, writer: Some(writer), socket, buffer: Vec::new(), tape: Arc::default() }
+        Self { reader, writer: Some(writer), socket, buffer: Vec::new() }
     }
 
     /// Sends bytes and flushes them.
@@ -100,10 +91,7 @@ impl Wire {
 
     /// Reads more into the buffer; 0 at the end.
     async fn fill(&mut self) -> io::Result<usize> {
-        let from = self.buffer.len();
-        let read = self.reader.read_buf(&mut self.buffer).await?;
-        self.tape.lock().extend_from_slice(&self.buffer[from..]);
-        Ok(read)
+        self.reader.read_buf(&mut self.buffer).await
     }
 
     /// Whatever comes next; empty at the end.
