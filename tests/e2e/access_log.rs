@@ -2,7 +2,7 @@
 
 use super::harness::client::ask;
 use super::harness::wire::Wire;
-use super::harness::{Authority, Client, Conn, Gateway, H2Client, Refusing, Upstream, all_to, eventually};
+use super::harness::{Authority, Client, Conn, Gate, Gateway, H2Client, Refusing, Upstream, all_to, eventually};
 
 #[tokio::test]
 async fn a_request_leaves_a_line_that_says_what_happened() {
@@ -87,15 +87,25 @@ async fn a_client_that_went_away_is_logged() {
 
 #[tokio::test]
 async fn a_response_that_was_cut_is_logged() {
-    let upstream = Upstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\nfour").await;
-    let cut = Upstream::start(|mut conn: Conn| async move {
-        conn.request().await?;
-        conn.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfour").await
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::start(move |mut conn: Conn| {
+        let held = held.clone();
+        async move {
+            conn.request().await?;
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfour").await?;
+            held.passed().await;
+            Ok(())
+        }
     })
     .await;
-    drop(upstream);
-    let gateway = Gateway::start(&all_to(&cut.url())).await;
-    assert!(!gateway.get("/cut").await.whole);
+    let gateway = Gateway::start(&all_to(&upstream.url())).await;
+    let mut client = gateway.client().await;
+    client.send("GET /cut HTTP/1.1\r\nHost: example.com\r\n\r\n").await;
+    client.head().await;
+    assert_eq!(client.exactly(4).await, b"four");
+    gate.open();
+    client.closed().await;
     let line = gateway.logged("the request", |line| line["path"] == "/cut").await;
     assert_eq!((&line["status"], &line["termination"]), (&200.into(), &"upstream_reset".into()), "{line}");
 }

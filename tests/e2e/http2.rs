@@ -438,29 +438,39 @@ async fn a_body_that_the_upstream_cuts_short_is_a_reset() {
 
 #[tokio::test]
 async fn a_reset_by_the_upstream_is_502_before_the_head_and_a_reset_after_it() {
-    let upstream = H2Upstream::start(async |mut exchange: Exchange| {
-        if exchange.request.path == "/late" {
-            let mut send = exchange.head(Response::new(()))?;
-            write(&mut send, Bytes::from_static(b"part"), false).await?;
-            send.send_reset(h2::Reason::INTERNAL_ERROR);
-        } else {
-            exchange.respond.send_reset(h2::Reason::INTERNAL_ERROR);
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = H2Upstream::start(move |mut exchange: Exchange| {
+        let held = held.clone();
+        async move {
+            if exchange.request.path == "/late" {
+                let mut send = exchange.head(Response::new(()))?;
+                write(&mut send, Bytes::from_static(b"part"), false).await?;
+                held.passed().await;
+                send.send_reset(h2::Reason::INTERNAL_ERROR);
+            } else {
+                exchange.respond.send_reset(h2::Reason::INTERNAL_ERROR);
+            }
+            Ok(())
         }
-        Ok(())
     })
     .await;
     let (_gateway, mut client) = clear(&(upstream.toml("api") + &all_to("api"))).await;
     let answer = client.get("http://example.com/early").await;
     assert_eq!(answer.status, 502, "{}", answer.code());
-    assert!(client.begin(get("/late"), true).await.result().await.is_err());
+    let stream = client.begin(get("/late"), true).await;
+    let (_, mut body) = within("the head", stream.response).await.unwrap().into_parts();
+    assert_eq!(within("the first piece", body.data()).await.unwrap().unwrap(), "part");
+    gate.open();
+    assert!(within("the reset", read(&mut body)).await.is_err());
 }
 
 #[tokio::test]
 async fn refusals_over_http_2_are_those_of_http_1() {
     let upstream = Upstream::saying("hello").await;
     let (_gateway, mut client) =
-        clear(&format!("[[route]]\nmatch = \"example.com/known\"\nupstream = \"{}\"\n", upstream.url())).await;
-    let answer = client.get("http://example.com/unknown").await;
+        clear(&format!("[[route]]\nmatch = \"example.com/*\"\nupstream = \"{}\"\n", upstream.url())).await;
+    let answer = client.get("http://other.example/").await;
     assert_eq!((answer.status, answer.code().as_str()), (404, "no_route"));
     for path in ["/..%2fknown", "/%2e%2e/known", "/known/%00"] {
         let answer = client.get(&format!("http://example.com{path}")).await;

@@ -232,7 +232,7 @@ async fn nothing_says_what_the_gateway_is_built_on() {
     );
     let gateway = Gateway::start(&config).await;
     let address = gateway.public().await;
-    for (target, status) in [("/good", 200), ("/bad", 502), ("/gone", 502), ("/nowhere", 404), ("/%2e%2e/x", 400)] {
+    for (target, status) in [("/good", 200), ("/bad", 502), ("/gone", 502), ("/nowhere", 404), ("/good/%00", 400)] {
         let answer = gateway.get(target).await;
         assert_eq!(answer.status, status, "{target}");
         assert!(!answer.raw.to_lowercase().contains("pingora"), "{}", answer.raw);

@@ -43,7 +43,7 @@ async fn refusals_are_counted_by_code() {
     .await;
     gateway.get("/gone").await;
     gateway.get("/nowhere").await;
-    ask(gateway.public().await, "GET /%2e%2e/x HTTP/1.1\r\nHost: example.com\r\n\r\n").await;
+    ask(gateway.public().await, "GET /a\\b HTTP/1.1\r\nHost: example.com\r\n\r\n").await;
     for code in ["upstream_unreachable", "no_route", "bad_request"] {
         gateway.metric_becomes("portcullis_rejections_total", &[("code", code)], 1.0).await;
     }

@@ -233,7 +233,7 @@ async fn a_response_may_come_before_the_upload_is_over() {
     .await;
     let gateway = Gateway::start(&all_to(&upstream.url())).await;
     let mut client = gateway.client().await;
-    client.send("POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 100000000\r\n\r\n").await;
+    client.send("POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5000000\r\n\r\n").await;
     client.send_or_lose(noise(64 * 1024, 4)).await;
     let answer = client.response().await;
     assert_eq!((answer.status, answer.text().as_str()), (413, "too big"));

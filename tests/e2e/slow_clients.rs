@@ -145,7 +145,7 @@ async fn a_body_that_stops_is_408() {
 
 #[tokio::test]
 async fn a_client_is_not_blamed_for_a_slow_upstream() {
-    const LENGTH: usize = 16 * 1024 * 1024;
+    const LENGTH: usize = 8 * 1024 * 1024;
     let upstream = Upstream::start(|mut conn: Conn| async move {
         conn.head().await?;
         // the stimulus: for so long the upstream takes nothing, and the client can send nothing
@@ -154,7 +154,7 @@ async fn a_client_is_not_blamed_for_a_slow_upstream() {
         conn.send(ok("patient")).await
     })
     .await;
-    let limits = "header_timeout = \"300ms\", min_body_rate = \"16MiB/s\"";
+    let limits = "header_timeout = \"300ms\", min_body_rate = \"8MiB/s\"";
     let gateway = Gateway::start(&(listener(limits) + &all_to(&upstream.url()))).await;
     let body = noise(LENGTH, 6);
     let mut client = gateway.client().await;

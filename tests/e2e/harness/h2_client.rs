@@ -74,7 +74,10 @@ impl H2Client {
     }
 
     async fn over(io: Box<dyn Io>) -> Self {
-        let (send, connection) = within("the HTTP/2 handshake", h2::client::handshake(io)).await.unwrap();
+        // no single stream may use up what all of them share
+        let mut settings = h2::client::Builder::new();
+        settings.initial_window_size(64 * 1024).initial_connection_window_size(16 * 1024 * 1024);
+        let (send, connection) = within("the HTTP/2 handshake", settings.handshake(io)).await.unwrap();
         Self { send, connection: tokio::spawn(connection) }
     }
 

@@ -140,7 +140,10 @@ where
     F: Fn(Exchange) -> Fut,
     Fut: Future<Output = Result<(), h2::Error>> + Send + 'static,
 {
-    let Ok(mut connection) = h2::server::handshake(io).await else { return };
+    // no single stream may use up what all of them share
+    let mut settings = h2::server::Builder::new();
+    settings.initial_window_size(64 * 1024).initial_connection_window_size(16 * 1024 * 1024);
+    let Ok(mut connection) = settings.handshake(io).await else { return };
     let mut streams = JoinSet::new();
     while let Some(Ok((request, respond))) = connection.accept().await {
         let (head, body) = request.into_parts();

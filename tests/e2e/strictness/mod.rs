@@ -98,6 +98,9 @@ impl Bench {
         let before = self.upstream.requests().len();
         let mut client = self.send(bytes).await;
         let answer = client.try_response_to("GET").await.unwrap_or_else(|| panic!("{name}: closed without an answer"));
+        if answer.status == 200 && !answer.says_close() {
+            assert_eq!(client.response().await.text(), "/smuggled", "{name}: the next request");
+        }
         let reached = self.upstream.requests().split_off(before);
         if answer.status == 200 {
             let first = reached.first().unwrap_or_else(|| panic!("{name}: who answered?"));
