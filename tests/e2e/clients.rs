@@ -118,8 +118,7 @@ upstream = "grpc"
 async fn grpc_in_clear() {
     let server = Server::start("grpc_server.py", &[]).await;
     let authority = Authority::new();
-    let gateway =
-        Gateway::start(&grpc_config(&authority, &format!("http://127.0.0.1:{}", server.port), "")).await;
+    let gateway = Gateway::start(&grpc_config(&authority, &format!("http://127.0.0.1:{}", server.port), "")).await;
     let target = gateway.listener("h2").await.to_string();
     assert_eq!(run("grpc_client.py", &[&target]).await.trim(), "ok");
 }

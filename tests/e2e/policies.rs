@@ -151,7 +151,8 @@ async fn rewrite_replaces_the_prefix_and_the_host() {
 
 #[tokio::test]
 async fn redirect_answers_instead_of_the_upstream() {
-    let config = "[[route]]\nmatch = \"/old/*\"\nredirect = { to = \"https://www.example.com{path}{query}\", status = 301 }\n";
+    let config =
+        "[[route]]\nmatch = \"/old/*\"\nredirect = { to = \"https://www.example.com{path}{query}\", status = 301 }\n";
     let gateway = Gateway::start(config).await;
     let answer = gateway.get("/old/page?a=b").await;
     assert_eq!((answer.status, answer.field("location")), (301, Some("https://www.example.com/old/page?a=b")));

@@ -91,9 +91,9 @@ pub fn noise(length: usize, seed: u64) -> Vec<u8> {
 
 /// A short stand-in for bytes in a comparison that would print megabytes.
 pub fn checksum(bytes: &[u8]) -> (usize, u64) {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     (bytes.len(), hash)
 }
 
