@@ -47,6 +47,7 @@ pub(super) struct Arguments {
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
     /// Absolute URL of the request, as in http://api.example.com/orders/7.
+    #[arg(value_parser = absolute)]
     url: Uri,
 }
 
@@ -55,6 +56,12 @@ fn field(written: &str) -> Result<(HeaderName, HeaderValue), String> {
     let name = name.trim().parse().map_err(|_| format!("not a field name: {name:?}"))?;
     let value = value.trim().parse().map_err(|_| "a forbidden byte in the value".to_owned())?;
     Ok((name, value))
+}
+
+fn absolute(written: &str) -> Result<Uri, String> {
+    let is_absolute = |url: &Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.authority().is_some();
+    let url = written.parse().ok().filter(is_absolute);
+    url.ok_or_else(|| "not an absolute URL: write http://HOST/PATH or https://HOST/PATH".to_owned())
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
@@ -79,10 +86,6 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 fn question(arguments: &Arguments) -> anyhow::Result<Question> {
-    let url = &arguments.url;
-    if !matches!(url.scheme_str(), Some("http" | "https")) || url.authority().is_none() {
-        anyhow::bail!("not an absolute URL: {url} (write http://HOST/PATH or https://HOST/PATH)");
-    }
     let body = match &arguments.body {
         Some(path) => Some(std::fs::metadata(path).with_context(|| format!("can't read {}", path.display()))?.len()),
         None => arguments.body_length,
@@ -90,7 +93,7 @@ fn question(arguments: &Arguments) -> anyhow::Result<Question> {
     let by_body = if body.is_some() { Method::POST } else { Method::GET };
     Ok(Question {
         method: arguments.method.clone().unwrap_or(by_body),
-        url: url.clone(),
+        url: arguments.url.clone(),
         headers: map(&arguments.header),
         body,
         client: arguments.client,

@@ -23,9 +23,10 @@ pub(super) fn compare(before: &HeaderMap, after: &HeaderMap) -> Compared {
             () => Change::Changed,
         };
         for value in after.get_all(name) {
-            let value = match is_credential(name.as_str().as_bytes()) {
-                true => REDACTED.to_owned(),
-                false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            let value = if is_hidden(name) {
+                REDACTED.to_owned()
+            } else {
+                String::from_utf8_lossy(value.as_bytes()).into_owned()
             };
             sent.push(Field { name: name.as_str().to_owned(), value, change });
         }
@@ -34,6 +35,11 @@ pub(super) fn compare(before: &HeaderMap, after: &HeaderMap) -> Compared {
     let mut removed: Vec<String> = gone.map(|name| name.as_str().to_owned()).collect();
     removed.sort_unstable();
     Compared { sent, removed }
+}
+
+/// `Access-Control-Allow-Credentials` is none.
+fn is_hidden(name: &HeaderName) -> bool {
+    is_credential(name.as_str().as_bytes()) && !name.as_str().starts_with("access-control-")
 }
 
 /// A path and query, or a query, with the values of credentials hidden.
@@ -77,10 +83,18 @@ mod tests {
     #[test]
     fn each_field_says_what_became_of_it() {
         let before = map(&[("host", "a"), ("x-kept", "1"), ("x-changed", "1"), ("x-gone", "1"), ("cookie", "a=b")]);
-        let after = map(&[("x-new", "1"), ("x-kept", "1"), ("x-changed", "1"), ("x-changed", "2"), ("cookie", "a=b")]);
+        let after = map(&[
+            ("access-control-allow-credentials", "true"),
+            ("x-new", "1"),
+            ("x-kept", "1"),
+            ("x-changed", "1"),
+            ("x-changed", "2"),
+            ("cookie", "a=b"),
+        ]);
         let Compared { sent, removed } = compare(&before, &after);
         let sent: Vec<_> = sent.iter().map(|field| (&*field.name, &*field.value, field.change)).collect();
         let expected = [
+            ("access-control-allow-credentials", "true", Change::Added),
             ("cookie", "[redacted]", Change::Kept),
             ("x-changed", "1", Change::Changed),
             ("x-changed", "2", Change::Changed),

@@ -34,7 +34,7 @@ pub struct Request {
     pub method: String,
     /// Scheme towards the client.
     pub scheme: &'static str,
-    /// Host without port; empty when it was refused before it was read.
+    /// Host without port, in canonical form unless it was refused before it was read.
     pub host: String,
     /// Port, where the client names one.
     pub port: Option<u16>,

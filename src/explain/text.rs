@@ -148,7 +148,7 @@ fn fields(f: &mut Formatter<'_>, fields: &Compared, compared: bool) -> fmt::Resu
 
 fn body(body: &Body) -> String {
     match body {
-        Body::Absent => "no body".to_owned(),
+        Body::Absent | Body::Bytes(0) => "no body".to_owned(),
         Body::Bytes(1) => "a body of 1 byte".to_owned(),
         Body::Bytes(length) => format!("a body of {length} bytes"),
         Body::Streamed => "a body that streams".to_owned(),

@@ -126,6 +126,9 @@ impl Walk<'_> {
         self.say(Stage::Route, None, "allow", "the most specific route that takes it", Some(&route.origin));
         let admission = admit(route, &mut self.exchange);
         self.record(Stage::Admit, Some(route));
+        if self.exchange.body_limit.is_some() || matches!(admission, Admission::Go) {
+            self.limit_of_body(route);
+        }
         match admission {
             Admission::Go => self.forward(route),
             Admission::Answer(answer) => self.answer(route, answer),
@@ -134,7 +137,6 @@ impl Walk<'_> {
     }
 
     fn forward(&mut self, route: &Route) -> Response {
-        self.limit_of_body(route);
         let has_body = self.exchange.headers.contains_key(TRANSFER_ENCODING)
             || self.exchange.declared_length().is_some_and(|length| length > 0);
         let planned = plan(self.snapshot, route, &mut self.exchange, !has_body, NOT_RANDOM);
@@ -425,13 +427,17 @@ impl Walk<'_> {
     }
 
     fn into_report(self, response: Response) -> Report {
-        let Self { exchange, listener, written, .. } = self;
+        let Self { exchange, listener, written, question, .. } = self;
         let Written { route, near_misses, decisions, limits, upstream, upstream_request, refusal, notes } = written;
         let as_received = exchange.uri.path();
         let request = Request {
             method: exchange.method.to_string(),
             scheme: exchange.scheme.as_str(),
-            host: exchange.host().to_owned(),
+            host: Some(exchange.host())
+                .filter(|host| !host.is_empty())
+                .or(question.url.host())
+                .unwrap_or_default()
+                .to_owned(),
             port: exchange.port,
             path: exchange.path().to_owned(),
             path_as_received: (as_received != exchange.path()).then(|| as_received.to_owned()),
