@@ -2,6 +2,7 @@
 //! `#> name: arguments`; the answers beside it are accepted anew by `INSTA_UPDATE=always cargo test --test explain`.
 
 #![expect(clippy::disallowed_methods, reason = "the questions are read from files")]
+#![expect(clippy::expect_used, reason = "a test fails where it can't go on")]
 
 use std::process::{Command, Output};
 

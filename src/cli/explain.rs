@@ -46,7 +46,7 @@ pub(super) struct Arguments {
     /// For people or for programs.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Absolute URL of the request, as in http://api.example.com/orders/7.
+    /// Absolute URL of the request, such as `http://api.example.com/orders/7`.
     #[arg(value_parser = absolute)]
     url: Uri,
 }

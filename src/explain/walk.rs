@@ -1,5 +1,6 @@
 //! The walk through the pipeline: the engine's order of stages, each asked for real and written down.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, TRANSFER_ENCODING};
@@ -259,7 +260,7 @@ impl Walk<'_> {
         self.written.notes.push(note.to_owned());
     }
 
-    fn limit(&mut self, name: &'static str, value: impl ToString, origin: &Origin) {
+    fn limit(&mut self, name: &'static str, value: impl Display, origin: &Origin) {
         self.written.limits.push(Limit { name, value: value.to_string(), origin: origin.to_string() });
     }
 
