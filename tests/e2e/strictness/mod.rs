@@ -1,0 +1,130 @@
+//! Requests that two programs could read differently, over raw sockets: each is refused, or it reaches the upstream in a
+//! form that has one reading.
+//!
+//! Behind each request stands another one, `/smuggled`, in the bytes that follow. Whoever disagrees with the gateway about
+//! where the first one ends would see it; here it must never reach the upstream, and the connection must be closed.
+
+mod bodies;
+mod fields;
+mod limits;
+mod targets;
+
+use super::harness::message::Request;
+use super::harness::upstream::ok;
+use super::harness::{Client, Gateway, Response, Upstream, all_to};
+
+/// What stands behind each request.
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: example.com\r\n\r\n";
+
+/// A gateway with a catch-all route to an upstream that answers everything.
+struct Bench {
+    gateway: Gateway,
+    upstream: Upstream,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// `listener` are further lines of the listener's table.
+    async fn with(listener: &str) -> Self {
+        let upstream = Upstream::with(|request| ok(&request.target)).await;
+        let listener = format!("[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n{listener}");
+        let gateway = Gateway::start(&format!("{listener}{}", all_to(&upstream.url()))).await;
+        Self { gateway, upstream }
+    }
+
+    /// Sends `bytes` and what must not be taken for a request of its own.
+    async fn send(&self, bytes: impl AsRef<[u8]>) -> Client {
+        let mut client = self.gateway.client().await;
+        client.send_or_lose([bytes.as_ref(), SMUGGLED.as_bytes()].concat()).await;
+        client
+    }
+
+    /// The request is refused with one of `statuses`, nothing of it reaches the upstream, and the connection ends.
+    async fn refused(&self, name: &str, bytes: impl AsRef<[u8]>, statuses: &[u16]) {
+        let before = self.upstream.requests().len();
+        let mut client = self.send(bytes).await;
+        let answer = client.try_response_to("GET").await.unwrap_or_else(|| panic!("{name}: closed without an answer"));
+        check_refusal(name, &answer, statuses);
+        client.closed().await;
+        let reached: Vec<_> = self.upstream.requests().split_off(before);
+        assert!(reached.is_empty(), "{name}: reached the upstream: {reached:?}");
+    }
+
+    /// Each of these is refused with 400.
+    async fn all_refused(&self, cases: &[(&str, &str)]) {
+        for (name, bytes) in cases {
+            self.refused(name, bytes, &[400]).await;
+        }
+    }
+
+    /// The body is refused while it is read: whatever reached the upstream is no whole request, and the connection ends.
+    async fn cut(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        let before = self.upstream.requests().len();
+        let mut client = self.send(bytes).await;
+        if let Some(answer) = client.try_response_to("POST").await {
+            check_refusal(name, &answer, &[400]);
+            client.closed().await;
+        }
+        for request in self.upstream.requests().split_off(before) {
+            // at the end of its connection it would be whole, if it ever was to be
+            self.upstream.ended(request.connection).await;
+        }
+        for request in self.upstream.requests().split_off(before) {
+            assert!(!request.target.contains("smuggled"), "{name}: {request:?}");
+            assert!(request.body.is_none(), "{name}: the upstream could take it for whole: {request:?}");
+        }
+    }
+
+    /// The request passes, in the form that is returned, and what stands behind it is a request of its own.
+    async fn passes(&self, name: &str, bytes: impl AsRef<[u8]>) -> Request {
+        let before = self.upstream.requests().len();
+        let mut client = self.send(bytes).await;
+        let answer = client.response().await;
+        assert_eq!(answer.status, 200, "{name}: {answer:?}");
+        if !answer.says_close() {
+            assert_eq!(client.response().await.text(), "/smuggled", "{name}: the next request");
+        }
+        let reached = self.upstream.requests().split_off(before);
+        let expected = if answer.says_close() { 1 } else { 2 };
+        assert_eq!(reached.len(), expected, "{name}: {reached:?}");
+        reached.into_iter().next().unwrap()
+    }
+
+    /// The request is refused, or it passes in a form that `harmless` accepts; both are right.
+    async fn refused_or(&self, name: &str, bytes: impl AsRef<[u8]>, harmless: impl Fn(&Request) -> bool) {
+        let before = self.upstream.requests().len();
+        let mut client = self.send(bytes).await;
+        let answer = client.try_response_to("GET").await.unwrap_or_else(|| panic!("{name}: closed without an answer"));
+        if answer.status == 200 && !answer.says_close() {
+            assert_eq!(client.response().await.text(), "/smuggled", "{name}: the next request");
+        }
+        let reached = self.upstream.requests().split_off(before);
+        if answer.status == 200 {
+            let first = reached.first().unwrap_or_else(|| panic!("{name}: who answered?"));
+            assert!(harmless(first), "{name}: {first:?}");
+        } else {
+            check_refusal(name, &answer, &[400, 501]);
+            client.closed().await;
+            assert!(reached.is_empty(), "{name}: {reached:?}");
+        }
+    }
+}
+
+/// A refusal in the form of the contract, which says that the connection ends.
+#[track_caller]
+fn check_refusal(name: &str, answer: &Response, statuses: &[u16]) {
+    assert!(statuses.contains(&answer.status), "{name}: {answer:?}");
+    let code = answer.code();
+    let expected = match answer.status {
+        400 => "bad_request",
+        405 => "method_not_allowed",
+        431 => "headers_too_large",
+        _ => code.as_str(),
+    };
+    assert_eq!(code, expected, "{name}");
+    assert!(answer.says_close(), "{name}: {answer:?}");
+    assert!(answer.field("server").is_none_or(|server| !server.to_lowercase().contains("pingora")), "{name}");
+}
