@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -25,7 +26,7 @@ use crate::model::units::Period;
 use crate::model::verdict::{Rejection, Verdict};
 use crate::pipeline::admit::{Admission, admit};
 use crate::pipeline::attempt::{Plan, plan};
-use crate::pipeline::exchange::Exchange;
+use crate::pipeline::exchange::{Exchange, Peer};
 use crate::pipeline::receive::{Facts, receive};
 use crate::pipeline::route::{asked_for, route};
 use crate::pipeline::{body, fail, respond};
@@ -40,8 +41,10 @@ const NOT_RANDOM: u64 = 0;
 /// Asks every stage in its turn.
 pub(super) fn walk(snapshot: &Snapshot, question: &Question) -> Report {
     let listener = listener(snapshot, question);
+    let peer = SocketAddr::new(question.client, 50_000);
     let facts = Facts {
-        peer: SocketAddr::new(question.client, 50_000),
+        peer,
+        peer_text: Arc::new(Peer::new(question.client)),
         local: listener.map_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), |listener| listener.spec.address),
         tls: is_tls(question),
         now: Instant::default(),
