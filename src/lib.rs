@@ -10,6 +10,7 @@ pub mod policy;
 pub mod config;
 pub mod snapshot;
 pub mod pipeline;
+pub mod explain;
 pub mod telemetry;
 #[expect(
     clippy::disallowed_types,

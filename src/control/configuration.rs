@@ -101,6 +101,12 @@ impl Read {
         })
     }
 
+    /// `text` with every secret of the configuration shown as its reference.
+    #[must_use]
+    pub fn without_secrets(&self, text: String) -> String {
+        secrets::scrub(text, &self.root)
+    }
+
     /// The findings for a person.
     #[must_use]
     pub fn text(&self, color: bool) -> String {

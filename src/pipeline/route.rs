@@ -39,9 +39,15 @@ fn find(snapshot: &Snapshot, request: &RequestView<'_>) -> Result<Match, Rejecti
     }
 }
 
-fn preflight(snapshot: &Snapshot, request: &RequestView<'_>) -> Option<Match> {
+/// The method on whose behalf a preflight asks; `None` for a request that is none.
+#[must_use]
+pub fn asked_for(request: &RequestView<'_>) -> Option<Method> {
     let wanted = requested_method(request.method, request.headers)?;
-    let method = Method::from_bytes(wanted.as_bytes()).ok()?;
+    Method::from_bytes(wanted.as_bytes()).ok()
+}
+
+fn preflight(snapshot: &Snapshot, request: &RequestView<'_>) -> Option<Match> {
+    let method = asked_for(request)?;
     let Found::Match(found) = snapshot.router.find(&RequestView { method: &method, ..*request }) else { return None };
     let answers = snapshot.routes.get(found.route)?.policies.cors.is_some();
     answers.then_some(found)

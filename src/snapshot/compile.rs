@@ -400,22 +400,19 @@ fn target(route: &RouteConfig, index: &HashMap<String, usize>, diagnostics: &mut
     Split::compile(config, |name| index.get(name).copied(), &known, diagnostics)
 }
 
-/// A route goes somewhere, or answers itself: one of the two.
+/// A route goes somewhere, or answers itself. One may have an upstream and a redirect, which lets requests through that
+/// are already where it points, but nothing comes past a fixed response.
 fn check_target(route: &Spanned<RouteConfig>, policies: &Policies, diagnostics: &mut Diagnostics) {
-    match (&route.first.upstream, policies.answers()) {
-        (Some(upstream), Some(policy)) => diagnostics.push(
-            Diagnostic::error(
-                "bad_value",
-                upstream.span,
-                format!("an upstream that is never asked: `{policy}` answers"),
-            )
-            .help("keep one of the two"),
+    match &route.first.upstream {
+        Some(upstream) if policies.respond.is_some() => diagnostics.push(
+            Diagnostic::error("bad_value", upstream.span, "an upstream that is never asked: `respond` answers")
+                .help("keep one of the two"),
         ),
-        (None, None) => diagnostics.push(
+        None if policies.answers().is_none() => diagnostics.push(
             Diagnostic::error("missing_key", route.span, "a route that goes nowhere")
                 .help("add `upstream`, `redirect` or `respond`"),
         ),
-        _ => {}
+        Some(_) | None => {}
     }
 }
 
