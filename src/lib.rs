@@ -32,4 +32,9 @@ pub mod demo;
     reason = "the control plane watches files, resolves names and serves the admin API"
 )]
 pub mod control;
+#[expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the command line reads files and speaks to a running gateway"
+)]
 pub mod cli;

@@ -280,7 +280,7 @@ pub enum Failure {
     /// The configuration is refused.
     Refused(Refused),
     /// The program could not do its work.
-    Broken(anyhow::Error),
+    Broken(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl From<Refused> for Failure {
@@ -296,7 +296,7 @@ impl From<std::io::Error> for Failure {
 }
 
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
-    Failure::Broken(anyhow::Error::new(error))
+    Failure::Broken(Box::new(error))
 }
 
 fn refused(read: &Read) -> Refused {

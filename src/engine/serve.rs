@@ -19,7 +19,7 @@ use super::timer::Timer;
 use super::transport::{Io, Transport};
 use super::{Gateway, Worker, complete};
 use crate::model::clock::Instant;
-use crate::model::connection::ConnectionInfo;
+use crate::model::connection::ClientConnection;
 use crate::model::drain::DrainWatch;
 use crate::model::listener::Protocol;
 use crate::model::verdict::{Code, Rejection};
@@ -50,7 +50,7 @@ pub struct Ground {
     /// The worker that owns this connection.
     pub worker: Arc<Worker>,
     /// The connection.
-    pub info: Arc<ConnectionInfo>,
+    pub info: Arc<ClientConnection>,
     /// The peer's address as upstreams are told of it.
     pub peer_text: Arc<Peer>,
     /// Tells when connections should end.

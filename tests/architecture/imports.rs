@@ -13,7 +13,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("upstream", &["model"]),
     ("cache", &["model"]),
     ("policy", &["model"]),
-    ("config", &["model", "routing", "upstream", "cache", "policy"]),
+    // the document names the settings of telemetry, which itself imports only model
+    ("config", &["model", "routing", "upstream", "cache", "policy", "telemetry"]),
     ("snapshot", &["model", "routing", "upstream", "cache", "policy", "config"]),
     ("pipeline", &["model", "routing", "upstream", "cache", "policy", "snapshot"]),
     ("explain", &["model", "routing", "upstream", "policy", "snapshot", "pipeline"]),
