@@ -9,6 +9,11 @@ mod fields;
 mod limits;
 mod targets;
 
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+
 use super::harness::message::Request;
 use super::harness::upstream::ok;
 use super::harness::{Client, Gateway, Response, Upstream, all_to};
@@ -20,6 +25,15 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: example.com\r\n\r\n";
 struct Bench {
     gateway: Gateway,
     upstream: Upstream,
+    /// The cases of a table that failed: all of them are worth knowing.
+    failed: Mutex<Vec<String>>,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let failed = std::mem::take(&mut *self.failed.lock());
+        assert!(failed.is_empty() || std::thread::panicking(), "{} cases failed: {failed:#?}", failed.len());
+    }
 }
 
 impl Bench {
@@ -32,7 +46,7 @@ impl Bench {
         let upstream = Upstream::with(|request| ok(&request.target)).await;
         let listener = format!("[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n{listener}");
         let gateway = Gateway::start(&format!("{listener}{}", all_to(&upstream.url()))).await;
-        Self { gateway, upstream }
+        Self { gateway, upstream, failed: Mutex::default() }
     }
 
     /// Sends `bytes` and what must not be taken for a request of its own.
@@ -42,8 +56,20 @@ impl Bench {
         client
     }
 
+    /// Runs one case of a table; the others run even when it fails.
+    async fn case(&self, name: &str, case: impl Future<Output = ()>) {
+        if let Err(panic) = AssertUnwindSafe(case).catch_unwind().await {
+            let said = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+            self.failed.lock().push(format!("{name}: {said}"));
+        }
+    }
+
     /// The request is refused with one of `statuses`, nothing of it reaches the upstream, and the connection ends.
     async fn refused(&self, name: &str, bytes: impl AsRef<[u8]>, statuses: &[u16]) {
+        self.case(name, self.check_refused(name, bytes, statuses)).await;
+    }
+
+    async fn check_refused(&self, name: &str, bytes: impl AsRef<[u8]>, statuses: &[u16]) {
         let before = self.upstream.requests().len();
         let mut client = self.send(bytes).await;
         let answer = client.try_response_to("GET").await.unwrap_or_else(|| panic!("{name}: closed without an answer"));
@@ -62,6 +88,10 @@ impl Bench {
 
     /// The body is refused while it is read: whatever reached the upstream is no whole request, and the connection ends.
     async fn cut(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        self.case(name, self.check_cut(name, bytes)).await;
+    }
+
+    async fn check_cut(&self, name: &str, bytes: impl AsRef<[u8]>) {
         let before = self.upstream.requests().len();
         let mut client = self.send(bytes).await;
         if let Some(answer) = client.try_response_to("POST").await {
@@ -95,6 +125,10 @@ impl Bench {
 
     /// The request is refused, or it passes in a form that `harmless` accepts; both are right.
     async fn refused_or(&self, name: &str, bytes: impl AsRef<[u8]>, harmless: impl Fn(&Request) -> bool) {
+        self.case(name, self.check_refused_or(name, bytes, harmless)).await;
+    }
+
+    async fn check_refused_or(&self, name: &str, bytes: impl AsRef<[u8]>, harmless: impl Fn(&Request) -> bool) {
         let before = self.upstream.requests().len();
         let mut client = self.send(bytes).await;
         let answer = client.try_response_to("GET").await.unwrap_or_else(|| panic!("{name}: closed without an answer"));
