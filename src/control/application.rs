@@ -9,6 +9,7 @@ use crate::engine::serve::{self, Ground};
 use crate::engine::transport;
 use crate::engine::{Gateway, Worker};
 use crate::model::ids::ListenerName;
+use crate::pipeline::exchange::Peer;
 use crate::telemetry::metrics::{self, Handshake, NonRequest};
 
 /// How often a worker closes idle upstream connections that are too old or were closed by their peer.
@@ -41,8 +42,13 @@ impl Application for Gateway {
             Io::Tcp(stream) => transport::Io::Tcp(stream),
             Io::Tls(stream) => transport::Io::ServerTls(stream),
         };
-        let ground =
-            Ground { gateway: self, worker: Arc::clone(&worker), info: connection.info, drain: connection.drain };
+        let ground = Ground {
+            gateway: self,
+            worker: Arc::clone(&worker),
+            peer_text: Arc::new(Peer::new(connection.info.peer.ip())),
+            info: connection.info,
+            drain: connection.drain,
+        };
         serve::connection(ground, io).await;
     }
 

@@ -26,9 +26,9 @@ use crate::pipeline::body::{self, BodyRules};
 use crate::pipeline::exchange::{AttemptRecord, Exchange};
 use crate::pipeline::judge::{Failure, Judgement, judge, rejection};
 use crate::pipeline::receive::{Facts, receive};
+use crate::pipeline::respond::Upgrading;
 use crate::pipeline::route::route;
 use crate::pipeline::{fail, respond as dress};
-use crate::policy::hygiene::hop_by_hop::Upgrading;
 use crate::snapshot::Route;
 use crate::upstream::{Choice, Tried};
 
@@ -52,6 +52,7 @@ pub async fn run(
     let live = ground.gateway.live.load_full();
     let facts = Facts {
         peer: ground.info.peer,
+        peer_text: Arc::clone(&ground.peer_text),
         local: ground.info.local,
         tls: ground.info.tls.is_some(),
         now: ground.now(),

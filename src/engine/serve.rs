@@ -23,6 +23,7 @@ use crate::model::connection::ConnectionInfo;
 use crate::model::drain::DrainWatch;
 use crate::model::listener::Protocol;
 use crate::model::verdict::{Code, Rejection};
+use crate::pipeline::exchange::Peer;
 use crate::telemetry::metrics::NonRequest;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -48,6 +49,8 @@ pub struct Ground {
     pub worker: Arc<Worker>,
     /// The connection.
     pub info: Arc<ConnectionInfo>,
+    /// The peer's address as upstreams are told of it.
+    pub peer_text: Arc<Peer>,
     /// Tells when connections should end.
     pub drain: DrainWatch,
 }

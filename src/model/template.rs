@@ -103,13 +103,11 @@ impl TemplateError<'_> {
                 error(format!("a `}}` without its `{{`: {:?}", written.value)).help("write `}}` where a brace is meant")
             }
             Self::Unknown(name) => {
-                let help = match did_you_mean(name, names.iter().copied()) {
-                    Some(near) => format!("did you mean `{{{near}}}`?"),
-                    None => {
-                        let list: Vec<String> = names.iter().map(|name| format!("`{{{name}}}`")).collect();
-                        format!("there are {}; write `{{{{` where a brace is meant", list.join(", "))
-                    }
-                };
+                let all = || names.iter().map(|name| format!("`{{{name}}}`")).collect::<Vec<_>>().join(", ");
+                let help = did_you_mean(name, names.iter().copied()).map_or_else(
+                    || format!("there are {}; write `{{{{` where a brace is meant", all()),
+                    |near| format!("did you mean `{{{near}}}`?"),
+                );
                 error(format!("unknown placeholder: {{{name}}}")).help(help)
             }
         }

@@ -12,7 +12,7 @@ use crate::model::response::{BodyLength, ResponseHead};
 use crate::model::verdict::{Code, PolicyName, Rejection};
 use crate::policy::hygiene::forwarding::{self, Hop};
 use crate::policy::hygiene::hop_by_hop::{Upgrading, asks_to_upgrade, strip_request};
-use crate::policy::hygiene::trace_context;
+use crate::policy::hygiene::trace_context::{self, Sampled};
 use crate::policy::rewrite::Rewrite;
 use crate::policy::timeout::Timeout;
 use crate::policy::validate::BodyLimit;
@@ -93,21 +93,21 @@ pub fn plan<'s>(
     strip_request(&mut headers, if upgrade { Upgrading::Yes } else { Upgrading::No });
     headers.remove(HOST);
     headers.remove(CONTENT_LENGTH);
-    let default_port = exchange.scheme.default_port();
     forwarding::write(
         &mut headers,
         &Hop {
-            peer: exchange.peer,
+            peer: &exchange.peer_text,
             peer_trusted: exchange.peer_trusted,
             client: exchange.client,
             scheme: exchange.scheme,
             host: &exchange.authority,
-            port: exchange.port.unwrap_or(default_port),
+            port: exchange.local.port(),
             version: exchange.version,
         },
     );
     headers.insert(X_REQUEST_ID, exchange.request_id.clone());
-    trace_context::ensure(&mut headers, exchange.random.rotate_left(64));
+    // A trace that nobody began is sampled: a parent that says no would switch the upstream's own tracing off.
+    trace_context::ensure(&mut headers, exchange.random.rotate_left(64), Sampled::Yes);
     if let Some(edits) = edits.as_ref().filter(|edits| edits.policy.edits_requests()) {
         let client = exchange.client_text();
         edits.policy.edit_request(&exchange.values(&client, &route.name), &mut headers);

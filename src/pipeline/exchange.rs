@@ -15,6 +15,7 @@ use crate::model::request::{RequestView, Scheme};
 use crate::model::verdict::{Code, Decision};
 use crate::policy::cors::Grant;
 use crate::policy::headers::Values;
+pub use crate::policy::hygiene::forwarding::Peer;
 use crate::policy::hygiene::trace_context;
 use crate::policy::validate::BodyLimit;
 use crate::routing::path::Evasion;
@@ -40,6 +41,8 @@ pub struct Exchange {
     pub scheme: Scheme,
     /// The connection's peer.
     pub peer: SocketAddr,
+    /// The peer's address as it stands in forwarding fields.
+    pub peer_text: Arc<Peer>,
     /// Our end of the connection.
     pub local: SocketAddr,
     /// The client, as trusted proxies vouch for it.

@@ -5,13 +5,14 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::header::{EXPECT, HOST, HeaderValue};
 use http::request::Parts;
 use http::{Method, Version};
 use smallvec::SmallVec;
 
-use super::exchange::{Exchange, Spelling};
+use super::exchange::{Exchange, Peer, Spelling};
 use super::fail::X_REQUEST_ID;
 use crate::model::clock::Instant;
 use crate::model::request::Scheme;
@@ -21,10 +22,12 @@ use crate::routing::{authority, path};
 use crate::snapshot::Snapshot;
 
 /// What is known of a request apart from its head.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Facts {
     /// The connection's peer.
     pub peer: SocketAddr,
+    /// The peer's address as it stands in forwarding fields; made once for the connection.
+    pub peer_text: Arc<Peer>,
     /// Our end of the connection.
     pub local: SocketAddr,
     /// Whether the connection is TLS.
@@ -56,6 +59,7 @@ pub fn receive(
         authority: HeaderValue::from_static(""),
         scheme,
         peer: facts.peer,
+        peer_text: Arc::clone(&facts.peer_text),
         local: facts.local,
         client: client.address,
         peer_trusted: client.peer_trusted,

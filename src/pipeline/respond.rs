@@ -11,7 +11,8 @@ use crate::policy::Slot;
 pub use crate::policy::compress::{Encoder, EncoderError};
 use crate::policy::cors::Cors;
 use crate::policy::hygiene::forwarding;
-use crate::policy::hygiene::hop_by_hop::{Upgrading, strip_response};
+pub use crate::policy::hygiene::hop_by_hop::Upgrading;
+use crate::policy::hygiene::hop_by_hop::strip_response;
 use crate::snapshot::Route;
 
 /// Prepares an interim head for the client.

@@ -35,9 +35,11 @@ pub struct Config {
     /// Responses that are known to be shorter are left alone. Default: `"1KiB"`.
     pub min_size: ByteSize,
     /// Content types that are worth it: `"text/html"`, `"text/*"`, or `"*+json"` for a suffix. Default: text, JSON, XML,
-    /// JavaScript, WebAssembly, SVG and uncompressed fonts.
+    /// JavaScript, WebAssembly, SVG, bitmaps and uncompressed fonts. gRPC, which has compression of its own, is left alone
+    /// whatever stands here.
     pub types: Spanned<Vec<Spanned<String>>>,
-    /// `"fast"`, `"balanced"` or `"best"`: processor time against size. Default: `"balanced"`.
+    /// `"fast"`, `"balanced"` or `"best"`: processor time and memory (at most 2, 4 and 7 MiB a response) against size.
+    /// Default: `"balanced"`.
     pub level: Level,
 }
 
@@ -171,6 +173,10 @@ fn compile_type(written: &Spanned<String>, diagnostics: &mut Diagnostics) -> Opt
         let error = Diagnostic::error("bad_value", written.span, format!("not a content type: {:?}", written.value));
         diagnostics.push(error.help("write \"text/html\", \"text/*\" or \"*+json\", without parameters"));
     }
+    if pattern.is_some() && is_grpc(lower.as_bytes()) {
+        let error = Diagnostic::error("bad_value", written.span, format!("never compressed: {:?}", written.value));
+        diagnostics.push(error.help("gRPC compresses its messages by itself"));
+    }
     pattern
 }
 
@@ -179,6 +185,11 @@ fn compile_type(written: &Spanned<String>, diagnostics: &mut Diagnostics) -> Opt
 pub enum Plan {
     /// It is compressed.
     Encode(Algorithm),
+    /// It answers HEAD: no body, but the head that GET would get (RFC 9110 §9.3.2), compressed.
+    Describe(Algorithm),
+    /// It is a 304 to a client that holds a copy under a weak tag, and must name that tag: a strong one would confirm
+    /// no copy of it (RFC 9111 §4.3.4).
+    Confirm,
     /// It goes out as it is.
     Leave {
         /// Whether another `Accept-Encoding` would have changed that.
@@ -197,6 +208,8 @@ impl Plan {
             Self::Encode(Algorithm::Zstd) => (Verdict::Apply, "compressed with zstd"),
             Self::Encode(Algorithm::Br) => (Verdict::Apply, "compressed with br"),
             Self::Encode(Algorithm::Gzip) => (Verdict::Apply, "compressed with gzip"),
+            Self::Describe(_) => (Verdict::Apply, "the head is that of a compressed response"),
+            Self::Confirm => (Verdict::Apply, "the tag is that of a compressed response"),
             Self::Leave { reason, .. } => (Verdict::Allow, reason),
         };
         Decision { policy: PolicyName::Compress, verdict, reason: Borrowed(reason) }
@@ -210,7 +223,8 @@ impl Compress {
         Wanted::read(&self.algorithms, request)
     }
 
-    /// Judges the head of a response. `length` is that of its body, where it is known. Does not allocate.
+    /// Judges the head of a response. `length` is that of its body, where it is known; to HEAD, what the head declares
+    /// counts. Does not allocate.
     #[must_use]
     pub fn decide(
         &self,
@@ -223,7 +237,8 @@ impl Compress {
         let leave = |reason| Plan::Leave { depends: false, reason };
         if status == StatusCode::NOT_MODIFIED {
             // It stands for a response that may have been compressed (RFC 9110 §15.4.5).
-            return Plan::Leave { depends: true, reason: "the status has no body" };
+            let leave = Plan::Leave { depends: true, reason: "the status has no body" };
+            return if wanted.holds_weak_tag { Plan::Confirm } else { leave };
         }
         if status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::RESET_CONTENT {
             return leave("the status has no body");
@@ -231,22 +246,27 @@ impl Compress {
         if status == StatusCode::PARTIAL_CONTENT || headers.contains_key(CONTENT_RANGE) {
             return leave("the response is a part");
         }
-        if fields::members(headers, &CONTENT_ENCODING).any(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        if members(headers, &CONTENT_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
             return leave("the response is encoded already");
         }
         if forbids_transformation(headers) {
             return leave("the response says no-transform");
         }
-        if !self.is_worthwhile(headers) {
+        let Some(content_type) = essence(headers) else { return leave("there is no content type") };
+        if is_grpc(content_type) {
+            return leave("gRPC has compression of its own");
+        }
+        if !self.types.iter().any(|pattern| pattern.matches(content_type)) {
             return leave("the content type is not listed");
         }
+        let length = length.or_else(|| declared_length(headers).filter(|_| method == Method::HEAD));
         if length.is_some_and(|length| length == 0 || length < self.min_size) {
             return leave("the response is short");
         }
         let leave = |reason| Plan::Leave { depends: true, reason };
         match wanted.algorithm {
             None => leave("the client accepts none of the encodings"),
-            Some(_) if method == Method::HEAD => leave("there is no body to compress"),
+            Some(algorithm) if method == Method::HEAD => Plan::Describe(algorithm),
             Some(algorithm) => Plan::Encode(algorithm),
         }
     }
@@ -256,6 +276,14 @@ impl Compress {
         let encoder = match plan {
             Plan::Leave { depends: false, .. } => return Ok(None),
             Plan::Leave { depends: true, .. } => None,
+            Plan::Confirm => {
+                forget_plain_bytes(headers);
+                None
+            }
+            Plan::Describe(algorithm) => {
+                rewrite_head(algorithm, headers);
+                None
+            }
             Plan::Encode(algorithm) => {
                 let encoder = Encoder::new(algorithm, self.level)?;
                 rewrite_head(algorithm, headers);
@@ -264,12 +292,6 @@ impl Compress {
         };
         fields::add_vary(headers, "Accept-Encoding");
         Ok(encoder)
-    }
-
-    fn is_worthwhile(&self, headers: &HeaderMap) -> bool {
-        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let essence = content_type.map(|value| value.split(';').next().unwrap_or_default().trim().as_bytes());
-        essence.is_some_and(|essence| self.types.iter().any(|pattern| pattern.matches(essence)))
     }
 }
 
@@ -289,9 +311,33 @@ impl TypePattern {
     }
 }
 
+/// The content type without its parameters.
+fn essence(headers: &HeaderMap) -> Option<&[u8]> {
+    let written = headers.get(CONTENT_TYPE)?.as_bytes();
+    written.split(|byte| *byte == b';').next().map(<[u8]>::trim_ascii)
+}
+
+/// What GET would get, when HEAD gets this (RFC 9110 §8.6).
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// gRPC and gRPC-Web: each message in the body is compressed or not by itself, and a stream of them must not wait.
+fn is_grpc(essence: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"application/grpc";
+    essence.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+}
+
 /// RFC 9111 §5.2.2.6
 fn forbids_transformation(headers: &HeaderMap) -> bool {
-    fields::members(headers, &CACHE_CONTROL).any(|directive| directive.eq_ignore_ascii_case("no-transform"))
+    members(headers, &CACHE_CONTROL).any(|directive| directive.eq_ignore_ascii_case(b"no-transform"))
+}
+
+/// Like [`fields::members`], also of lines that are not ASCII: what can't be read whole may still forbid.
+fn members<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
+    let lines = headers.get_all(name).iter();
+    let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
 /// Digests of the bytes as they were (RFC 9530, RFC 3230, RFC 1864).
@@ -302,22 +348,32 @@ const DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-md5"),
 ];
 
-/// The compressed bytes are another representation: what was said of the bytes as they were no longer holds.
 fn rewrite_head(algorithm: Algorithm, headers: &mut HeaderMap) {
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static(algorithm.as_str()));
+    forget_plain_bytes(headers);
+}
+
+/// The compressed bytes are another representation: what was said of the bytes as they were no longer holds.
+fn forget_plain_bytes(headers: &mut HeaderMap) {
     headers.remove(CONTENT_LENGTH);
     headers.remove(ACCEPT_RANGES);
     for digest in DIGESTS {
         headers.remove(digest);
     }
-    // RFC 9110 §8.8.3.3: a strong tag names one sequence of bytes; a weak one may be shared by both.
-    if let Some(etag) = headers.get_mut(ETAG)
-        && etag.as_bytes().starts_with(b"\"")
-    {
-        let weak = [b"W/", etag.as_bytes()].concat();
-        if let Ok(weak) = HeaderValue::from_maybe_shared(bytes::Bytes::from(weak)) {
-            *etag = weak;
-        }
+    weaken_tag(headers);
+}
+
+/// RFC 9110 §8.8.3.3: a strong tag names one sequence of bytes; a weak one may be shared by both. What is no tag goes.
+fn weaken_tag(headers: &mut HeaderMap) {
+    let Some(tag) = headers.get_mut(ETAG) else { return };
+    if tag.as_bytes().starts_with(b"W/\"") {
+        return;
+    }
+    let is_strong = tag.as_bytes().starts_with(b"\"");
+    let weak = is_strong.then(|| bytes::Bytes::from([b"W/", tag.as_bytes()].concat()));
+    match weak.and_then(|weak| HeaderValue::from_maybe_shared(weak).ok()) {
+        Some(weak) => *tag = weak,
+        None => drop(headers.remove(ETAG)),
     }
 }
 

@@ -194,6 +194,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "the keys are optional, the tests give them")]
     fn text(written: &str) -> Option<Spanned<String>> {
         Some(written.to_owned().into())
     }

@@ -17,10 +17,12 @@ fn sources() -> Sources {
     sources
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the keys are optional, the tests give them")]
 fn set<C>(config: C, line: u32) -> Option<Spanned<OrOff<C>>> {
     Some(Spanned::new(OrOff::Set(config), place(line)))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the keys are optional, the tests give them")]
 fn off<C>(line: u32) -> Option<Spanned<OrOff<C>>> {
     Some(Spanned::new(OrOff::Off(False), place(line)))
 }

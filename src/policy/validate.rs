@@ -40,7 +40,7 @@ pub struct Validate {
 }
 
 /// Reads the settings.
-#[expect(clippy::unnecessary_wraps, reason = "every policy compiles by the same signature")]
+#[must_use]
 pub fn compile(config: &Config, _: &mut Diagnostics) -> Option<Validate> {
     let max_body = config.max_body.map_or(DEFAULT_MAX_BODY, |written| written.value);
     Some(Validate { max_body: max_body.0, is_written: config.max_body.is_some(), mode: config.mode })

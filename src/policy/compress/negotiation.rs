@@ -3,9 +3,10 @@
 //! Decides among the encodings on offer by the client's weights; among equals the order of the configuration wins, and an
 //! encoding wins over none at all. A client that says nothing gets none, though the letter of the RFC would allow any:
 //! it may be one that can't decode. So does one that accepts nothing, not even `identity`: an answer that it may still
-//! read is better than none. A member that can't be parsed counts as not there.
+//! read is better than none. A member that can't be parsed counts as not there. A coding that is named twice has its lower
+//! weight, so that a zero forbids wherever it stands.
 
-use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, HeaderMap, IF_NONE_MATCH};
 
 use super::Algorithm;
 use crate::model::fields;
@@ -15,6 +16,8 @@ use crate::model::fields;
 pub struct Wanted {
     /// `None`: the response goes out as it is.
     pub(super) algorithm: Option<Algorithm>,
+    /// Whether it holds a copy under a weak tag: maybe one that we compressed.
+    pub(super) holds_weak_tag: bool,
 }
 
 /// Thousandths, as weights have at most three digits.
@@ -33,15 +36,16 @@ struct Weights {
 
 impl Wanted {
     pub(super) fn read(offers: &[Algorithm], request: &HeaderMap) -> Self {
+        let holds_weak_tag = fields::members(request, &IF_NONE_MATCH).any(|tag| tag.starts_with("W/"));
         // RFC 9111 §5.2.1.6: the client asks for the bytes as they are
         if fields::members(request, &CACHE_CONTROL).any(|directive| directive.eq_ignore_ascii_case("no-transform")) {
-            return Self::default();
+            return Self { algorithm: None, holds_weak_tag };
         }
         let mut weights = Weights::default();
         for (coding, weight) in fields::members(request, &ACCEPT_ENCODING).filter_map(parse) {
             weights.note(coding, weight);
         }
-        Self { algorithm: weights.choose(offers) }
+        Self { algorithm: weights.choose(offers), holds_weak_tag }
     }
 }
 
@@ -56,7 +60,7 @@ impl Weights {
             _ if is("identity") => &mut self.identity,
             _ => return,
         };
-        *slot = Some(slot.map_or(weight, |known| known.max(weight)));
+        *slot = Some(slot.map_or(weight, |known| known.min(weight)));
     }
 
     fn choose(&self, offers: &[Algorithm]) -> Option<Algorithm> {
@@ -124,7 +128,6 @@ mod tests {
 
     #[test]
     fn weights_decide_and_our_order_breaks_ties() {
-        check(&["gzip, deflate, br, zstd"], Some(Algorithm::Zstd));
         check(&["gzip;q=1.0, br;q=0.9"], Some(Algorithm::Gzip));
         check(&["gzip", "br"], Some(Algorithm::Br));
         check(&["gzip ; q=0.5,\tbr\t;\tq=0.501"], Some(Algorithm::Br));
@@ -140,6 +143,8 @@ mod tests {
         check(&["gzip;q=0.000, br;q=0.0"], None);
         check(&["*;q=0"], None);
         check(&["*;q=0, gzip"], Some(Algorithm::Gzip));
+        check(&["gzip, br;q=0.2", "gzip;q=0"], Some(Algorithm::Br));
+        check(&["x-gzip;q=0, gzip"], None);
     }
 
     #[test]
@@ -149,6 +154,25 @@ mod tests {
         check(&["identity;q=0, gzip;q=0.1"], Some(Algorithm::Gzip));
         check(&["identity;q=0"], None);
         assert_eq!(wanted(&[Algorithm::Gzip], &["gzip;q=0.5, *;q=0.8"]), None);
+    }
+
+    #[test]
+    fn what_browsers_and_tools_send() {
+        check(&["gzip, deflate, br, zstd"], Some(Algorithm::Zstd));
+        check(&["gzip, deflate, br"], Some(Algorithm::Br));
+        check(&["gzip;q=1.0,deflate;q=0.6,identity;q=0.3"], Some(Algorithm::Gzip));
+        check(&["br;q=1.0, gzip;q=0.8, *;q=0.1"], Some(Algorithm::Br));
+        check(&["identity"], None);
+        check(&["*/*"], None);
+    }
+
+    #[test]
+    fn the_order_of_the_configuration_counts_and_only_what_is_on_offer() {
+        use Algorithm::{Br, Gzip, Zstd};
+        assert_eq!(wanted(&[Gzip, Br, Zstd], &["zstd, br, gzip"]), Some(Gzip));
+        assert_eq!(wanted(&[Br, Zstd], &["*"]), Some(Br));
+        assert_eq!(wanted(&[Gzip], &["zstd, br"]), None);
+        assert_eq!(wanted(&[Gzip], &["zstd, br, gzip;q=0.001"]), Some(Gzip));
     }
 
     #[test]

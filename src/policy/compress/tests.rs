@@ -48,11 +48,27 @@ fn text_is_compressed_and_pictures_are_not() {
     for kind in ["application/json", "application/problem+json", "image/svg+xml", "text/event-stream"] {
         check(200, &[("content-type", kind)], None, Ok(Algorithm::Br));
     }
-    for kind in ["image/png", "application/grpc", "application/octet-stream", "textual/x", "", "+json"] {
+    for kind in ["image/png", "application/octet-stream", "textual/x", "", "+json"] {
         let expected = if kind == "+json" { Ok(Algorithm::Br) } else { Err("content type") };
         check(200, &[("content-type", kind)], None, expected);
     }
     check(200, &[], None, Err("content type"));
+    check(200, &[("content-type", "text/html; name=\"\u{e9}\"")], None, Ok(Algorithm::Br));
+}
+
+#[test]
+fn grpc_is_never_compressed() {
+    for kind in ["application/grpc", "application/grpc+json", "Application/gRPC-web+proto; x=y"] {
+        check(200, &[("content-type", kind)], None, Err("gRPC"));
+    }
+    let written = |kind: &str| vec![Spanned::from(kind.to_owned())].into();
+    let config = Config { types: written("application/grpc+json"), ..Config::default() };
+    assert!(compile(&config, &mut Diagnostics::default()).is_none());
+    let config = Config { types: written("application/*"), ..Config::default() };
+    let every = compile(&config, &mut Diagnostics::default()).expect("valid");
+    let wanted = Wanted { algorithm: Some(Algorithm::Br), holds_weak_tag: false };
+    let plan = every.decide(wanted, &Method::POST, StatusCode::OK, &map(&[("content-type", "application/grpc")]), None);
+    assert!(matches!(plan, Plan::Leave { depends: false, .. }));
 }
 
 #[test]
@@ -60,6 +76,9 @@ fn what_must_not_be_changed_is_left_alone() {
     check(200, &[HTML, ("content-encoding", "gzip")], None, Err("encoded already"));
     check(200, &[HTML, ("content-encoding", "identity")], None, Ok(Algorithm::Br));
     check(200, &[HTML, ("cache-control", "public, no-transform")], None, Err("no-transform"));
+    check(200, &[HTML, ("content-encoding", "Identity, ,")], None, Ok(Algorithm::Br));
+    check(200, &[HTML, ("content-encoding", "\u{e9}")], None, Err("encoded already"));
+    check(200, &[HTML, ("cache-control", "x=\"\u{e9}\",NO-TRANSFORM")], None, Err("no-transform"));
     check(206, &[HTML], None, Err("a part"));
     check(200, &[HTML, ("content-range", "bytes 0-1/2")], None, Err("a part"));
     for status in [101, 204, 205, 304] {
@@ -80,7 +99,6 @@ fn vary_is_owed_whenever_another_client_would_get_another_answer() {
         assert_eq!(headers.contains_key(VARY), depends);
     }
     check("identity", &Method::GET, 200, None, true);
-    check("gzip", &Method::HEAD, 200, None, true);
     check("gzip", &Method::GET, 304, None, true);
     check("gzip", &Method::GET, 200, Some(3), false);
     check("gzip", &Method::GET, 204, None, false);
@@ -109,9 +127,76 @@ fn the_head_tells_of_the_compressed_bytes() {
             "vary: Origin",
         ]
     );
-    let mut weak = map(&[("etag", "W/\"x\"")]);
-    rewrite_head(Algorithm::Gzip, &mut weak);
-    assert_eq!(lines(&weak), ["content-encoding: gzip", "etag: W/\"x\""]);
+}
+
+#[test]
+fn a_head_request_gets_the_head_that_get_would_get() {
+    let upstream = [HTML, ("content-length", "5000"), ("etag", "\"x\"")];
+    let of = |method: &Method, length| {
+        let mut headers = map(&upstream);
+        let encoder = compiled().apply(plan("gzip", method, 200, &upstream, length), &mut headers).expect("an encoder");
+        assert_eq!(encoder.is_some(), method == Method::GET);
+        lines(&headers)
+    };
+    assert_eq!(of(&Method::HEAD, None), of(&Method::GET, Some(5000)));
+    assert_eq!(plan("gzip", &Method::HEAD, 200, &upstream, Some(5000)), Plan::Describe(Algorithm::Gzip));
+    let short = [HTML, ("content-length", "5")];
+    assert!(matches!(plan("gzip", &Method::HEAD, 200, &short, None), Plan::Leave { depends: false, .. }));
+}
+
+#[test]
+fn a_304_names_the_tag_under_which_the_client_holds_its_copy() {
+    #[track_caller]
+    fn check(if_none_match: &str, upstream: &str, expected: &str) {
+        let compress = compiled();
+        let wanted = compress.wanted(&map(&[("if-none-match", if_none_match), ("accept-encoding", "gzip")]));
+        let mut headers = map(&[("etag", upstream), ("repr-digest", "x"), ("content-length", "9")]);
+        let plan = compress.decide(wanted, &Method::GET, StatusCode::NOT_MODIFIED, &headers, None);
+        assert!(compress.apply(plan, &mut headers).expect("nothing to make").is_none());
+        assert_eq!(headers.get(ETAG).expect("a tag"), expected);
+        assert_eq!(headers.contains_key("repr-digest"), !expected.starts_with("W/"));
+        assert!(headers.contains_key(VARY) && !headers.contains_key(CONTENT_ENCODING));
+    }
+    check("W/\"x\"", "\"x\"", "W/\"x\"");
+    check("\"a\", W/\"x\"", "\"x\"", "W/\"x\"");
+    check("W/\"x\"", "W/\"x\"", "W/\"x\"");
+    check("\"x\"", "\"x\"", "\"x\"");
+}
+
+#[test]
+fn a_strong_tag_becomes_weak() {
+    #[track_caller]
+    fn check(before: &str, after: Option<&str>) {
+        let mut headers = map(&[("etag", before)]);
+        weaken_tag(&mut headers);
+        assert_eq!(headers.get(ETAG).map(|tag| tag.to_str().expect("visible")), after, "{before:?}");
+    }
+    check("\"x\"", Some("W/\"x\""));
+    check("\"\"", Some("W/\"\""));
+    check("\"a,b W/\"", Some("W/\"a,b W/\""));
+    check("W/\"x\"", Some("W/\"x\""));
+    check("W/\"\"", Some("W/\"\""));
+    check("unquoted", None);
+    check("w/\"x\"", None);
+    check("", None);
+}
+
+#[test]
+fn vary_names_accept_encoding_once() {
+    #[track_caller]
+    fn check(before: &[(&'static str, &str)], after: &[&str]) {
+        for plan in [Plan::Encode(Algorithm::Br), Plan::Confirm, Plan::Leave { depends: true, reason: "" }] {
+            let mut headers = map(before);
+            assert!(compiled().apply(plan, &mut headers).is_ok());
+            let found: Vec<_> = headers.get_all(VARY).iter().collect();
+            assert_eq!(found, after, "{plan:?}");
+        }
+    }
+    check(&[], &["Accept-Encoding"]);
+    check(&[("vary", "Origin")], &["Origin", "Accept-Encoding"]);
+    check(&[("vary", "origin, accept-encoding")], &["origin, accept-encoding"]);
+    check(&[("vary", "Origin"), ("vary", "ACCEPT-ENCODING")], &["Origin", "ACCEPT-ENCODING"]);
+    check(&[("vary", "*")], &["*"]);
 }
 
 #[test]

@@ -1,38 +1,14 @@
 //! Removes the fields that belong to one connection and not to the message (RFC 9110 §7.6.1).
 //!
-//! A sender names further such fields in `Connection`. It does not get to name those that carry meaning end to end or
-//! that we write ourselves: a client could otherwise make us drop `X-Forwarded-For` or `Authorization` after they were
-//! checked. Such nominations are ignored.
+//! A sender names further such fields in `Connection`. It does not get to name those that mean something end to end or
+//! that the gateway writes: a client could otherwise have `Authorization` or `X-Forwarded-For` dropped after they were
+//! checked. Such nominations are ignored and not refused, because old clients send `Connection: Host` and worse in good
+//! faith, and a field that stays does no harm. `Content-Length` is left to the engine, which frames messages.
 
-use http::HeaderMap;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE,
-};
+use http::header::{CONNECTION, Entry, HeaderMap, HeaderName, HeaderValue, TE, UPGRADE};
+use smallvec::SmallVec;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// `Proxy` is no field of HTTP, but CGI turns it into `HTTP_PROXY` (httpoxy, CVE-2016-5385).
-const PROXY: HeaderName = HeaderName::from_static("proxy");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
-/// What `Connection` can't nominate, beside everything that begins with `x-forwarded-`.
-const PROTECTED: [&str; 14] = [
-    "host",
-    "content-length",
-    "content-type",
-    "content-encoding",
-    "transfer-encoding",
-    "authorization",
-    "cookie",
-    "set-cookie",
-    "cache-control",
-    "forwarded",
-    "via",
-    "x-request-id",
-    "x-real-ip",
-    "traceparent",
-];
+use crate::model::fields;
 
 /// Whether the exchange asks to switch protocols, so that `Upgrade` stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,113 +19,214 @@ pub enum Upgrading {
     Yes,
 }
 
-/// Strips a request. `TE: trailers` stays, because gRPC and HTTP/2 need it (RFC 9113 §8.2.2).
+/// Strips a request. `TE: trailers` stays, because gRPC needs it and HTTP/2 allows it (RFC 9113 §8.2.2).
 pub fn strip_request(headers: &mut HeaderMap, upgrading: Upgrading) {
-    strip_nominated(headers);
-    let trailers = headers.get_all(TE).iter().any(|te| te.to_str().is_ok_and(names_trailers));
-    for name in
-        [KEEP_ALIVE, PROXY_CONNECTION, PROXY, PROXY_AUTHORIZATION, HTTP2_SETTINGS, TRANSFER_ENCODING, TE, TRAILER]
-    {
-        headers.remove(name);
-    }
-    if trailers {
-        headers.insert(TE, http::HeaderValue::from_static("trailers"));
-    }
-    if upgrading == Upgrading::No {
-        headers.remove(UPGRADE);
+    let takes_trailers = fields::members(headers, &TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
+    strip(headers, upgrading, |name| {
+        // `Proxy` is no field of HTTP, but CGI makes `HTTP_PROXY` of it (httpoxy, CVE-2016-5385)
+        matches!(name, "proxy-authorization" | "http2-settings" | "proxy")
+    });
+    if takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
 
 /// Strips a response.
 pub fn strip_response(headers: &mut HeaderMap, upgrading: Upgrading) {
+    strip(headers, upgrading, |name| matches!(name, "proxy-authenticate" | "proxy-authentication-info"));
+}
+
+/// Whether a request asks to switch protocols over HTTP/1.1: `Upgrade`, and a `Connection` that names it (RFC 9110 §7.8).
+#[must_use]
+pub fn asks_to_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE)
+        && fields::members(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"))
+}
+
+fn strip(headers: &mut HeaderMap, upgrading: Upgrading, also: impl Fn(&str) -> bool) {
     strip_nominated(headers);
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHENTICATE, TRANSFER_ENCODING, TE] {
+    let goes = |name: &HeaderName| {
+        let name = name.as_str();
+        is_of_the_connection(name) || also(name) || (name == "upgrade" && upgrading == Upgrading::No)
+    };
+    let gone: SmallVec<[HeaderName; 8]> = headers.keys().filter(|name| goes(name)).cloned().collect();
+    for name in gone {
         headers.remove(name);
-    }
-    if upgrading == Upgrading::No {
-        headers.remove(UPGRADE);
     }
 }
 
 fn strip_nominated(headers: &mut HeaderMap) {
-    let Some(connection) = headers.remove(CONNECTION) else { return };
-    // The commonest values name nothing else.
-    if matches!(connection.as_bytes(), b"keep-alive" | b"close" | b"Keep-Alive" | b"upgrade" | b"Upgrade") {
-        return;
-    }
-    let Ok(tokens) = connection.to_str() else { return };
-    for token in tokens.split(',').map(str::trim) {
-        let Ok(name) = HeaderName::try_from(token) else { continue };
-        let kept = name == UPGRADE || name == TE || name == CONTENT_LENGTH;
-        if !kept && !is_protected(name.as_str()) {
-            headers.remove(name);
+    let Entry::Occupied(connection) = headers.entry(CONNECTION) else { return };
+    let lines: SmallVec<[HeaderValue; 2]> = connection.remove_entry_mult().1.collect();
+    let options = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    for option in options {
+        let Ok(option) = std::str::from_utf8(option.trim_ascii()) else { continue };
+        if !is_protected(option) {
+            // what is no field name is in no map
+            headers.remove(option);
         }
     }
 }
 
-fn is_protected(name: &str) -> bool {
-    name.starts_with("x-forwarded-") || PROTECTED.contains(&name)
+fn is_of_the_connection(name: &str) -> bool {
+    matches!(name, "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding")
 }
 
-fn names_trailers(te: &str) -> bool {
-    te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
-}
-
-/// Whether the request asks to switch protocols over HTTP/1.1: `Upgrade`, and `Connection` that names it
-/// (RFC 9110 §7.8).
-#[must_use]
-pub fn asks_to_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE)
-        && headers.get_all(CONNECTION).iter().any(|connection| {
-            connection
-                .to_str()
-                .is_ok_and(|tokens| tokens.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")))
-        })
+/// What `Connection` can't nominate. `upgrade` and `te` are looked after by themselves.
+fn is_protected(option: &str) -> bool {
+    const PREFIX: &str = "x-forwarded-";
+    const NAMES: [&str; 35] = [
+        // connection options that are not fields, and the commonest
+        "close",
+        "keep-alive",
+        "upgrade",
+        "te",
+        // framing and routing
+        "content-length",
+        "transfer-encoding",
+        "host",
+        // what says who asks
+        "authorization",
+        "cookie",
+        "forwarded",
+        "origin",
+        "via",
+        "x-real-ip",
+        "x-request-id",
+        "traceparent",
+        "tracestate",
+        // what says what a message is, and who may keep it
+        "age",
+        "cache-control",
+        "content-encoding",
+        "content-range",
+        "content-type",
+        "date",
+        "etag",
+        "expires",
+        "last-modified",
+        "location",
+        "range",
+        "set-cookie",
+        "strict-transport-security",
+        "vary",
+        "www-authenticate",
+        "access-control-allow-credentials",
+        "access-control-allow-origin",
+        "content-security-policy",
+        "x-frame-options",
+    ];
+    let is_forwarded = option.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+    is_forwarded || NAMES.iter().any(|name| name.eq_ignore_ascii_case(option))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use http::HeaderValue;
+    use proptest::prelude::*;
 
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    use super::*;
+
+    fn map(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let line = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).expect("a value"))
+        };
+        lines.iter().map(line).collect()
     }
 
     #[track_caller]
-    fn check(before: &[(&'static str, &'static str)], upgrading: Upgrading, after: &[(&'static str, &'static str)]) {
+    fn check(upgrading: Upgrading, before: &[(&'static str, &str)], after: &[(&'static str, &str)]) {
         let mut headers = map(before);
         strip_request(&mut headers, upgrading);
         assert_eq!(headers, map(after));
     }
 
     #[test]
-    fn connection_fields_and_what_they_nominate_go() {
-        check(&[("connection", "close, X-Once"), ("x-once", "1"), ("x-kept", "2")], Upgrading::No, &[("x-kept", "2")]);
-        check(
-            &[("keep-alive", "timeout=5"), ("proxy-connection", "close"), ("proxy", "http://evil")],
-            Upgrading::No,
-            &[],
-        );
-        check(&[("te", "gzip, trailers"), ("trailer", "x")], Upgrading::No, &[("te", "trailers")]);
-        check(&[("te", "gzip")], Upgrading::No, &[]);
-    }
-
-    #[test]
-    fn protected_fields_can_not_be_nominated() {
+    fn fields_of_the_connection_go() {
         let fields = [
-            ("connection", "x-forwarded-for, authorization, host"),
-            ("x-forwarded-for", "1.2.3.4"),
-            ("authorization", "a"),
+            ("connection", "keep-alive"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("proxy-authorization", "Basic eDp5"),
+            ("proxy", "http://evil.example"),
+            ("http2-settings", "AAMAAABk"),
+            ("transfer-encoding", "chunked"),
+            ("trailer", "x-sum"),
+            ("accept", "*/*"),
+            ("content-length", "5"),
         ];
-        check(&fields, Upgrading::No, &[("x-forwarded-for", "1.2.3.4"), ("authorization", "a")]);
+        check(Upgrading::No, &fields, &[("accept", "*/*"), ("content-length", "5")]);
     }
 
     #[test]
-    fn upgrade_stays_only_for_an_upgrade() {
-        check(&[("connection", "Upgrade"), ("upgrade", "websocket")], Upgrading::Yes, &[("upgrade", "websocket")]);
-        check(&[("connection", "Upgrade"), ("upgrade", "h2c")], Upgrading::No, &[]);
-        assert!(asks_to_upgrade(&map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")])));
+    fn what_connection_names_goes_on_every_line_of_it() {
+        let fields = [
+            ("connection", "close, X-Once"),
+            ("connection", "\u{e9}, x-twice"),
+            ("x-once", "1"),
+            ("x-twice", "2"),
+            ("x-kept", "3"),
+        ];
+        check(Upgrading::No, &fields, &[("x-kept", "3")]);
+    }
+
+    #[test]
+    fn protected_fields_can_not_be_named() {
+        let kept = [
+            ("host", "a.example"),
+            ("content-length", "5"),
+            ("authorization", "x"),
+            ("cookie", "a=b"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-anything", "1"),
+            ("forwarded", "for=192.0.2.1"),
+            ("x-request-id", "1"),
+        ];
+        let names = "Host, Content-Length, Authorization, cookie, X-Forwarded-For, x-forwarded-anything, forwarded, x-request-id";
+        let fields: Vec<_> = kept.into_iter().chain([("connection", names)]).collect();
+        check(Upgrading::No, &fields, &kept);
+    }
+
+    #[test]
+    fn only_trailers_stays_of_te() {
+        check(Upgrading::No, &[("te", "gzip, Trailers"), ("connection", "TE")], &[("te", "trailers")]);
+        check(Upgrading::No, &[("te", "trailers;q=0.5")], &[]);
+        check(Upgrading::No, &[("te", "gzip")], &[]);
+    }
+
+    #[test]
+    fn upgrade_stays_for_an_upgrade() {
+        let asks = [("connection", "Upgrade"), ("upgrade", "websocket")];
+        check(Upgrading::Yes, &asks, &[("upgrade", "websocket")]);
+        check(Upgrading::No, &asks, &[]);
+        assert!(asks_to_upgrade(&map(&[("connection", "keep-alive, upgrade"), ("upgrade", "websocket")])));
         assert!(!asks_to_upgrade(&map(&[("upgrade", "websocket")])));
+        assert!(!asks_to_upgrade(&map(&[("connection", "upgrade")])));
+    }
+
+    #[test]
+    fn a_response_loses_its_own() {
+        let mut headers = map(&[
+            ("connection", "x-once"),
+            ("x-once", "1"),
+            ("keep-alive", "timeout=5"),
+            ("upgrade", "h2c"),
+            ("proxy-authenticate", "Basic"),
+            ("trailer", "x-sum"),
+            ("transfer-encoding", "chunked"),
+            ("etag", "\"x\""),
+        ]);
+        strip_response(&mut headers, Upgrading::No);
+        assert_eq!(headers, map(&[("etag", "\"x\"")]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_nomination_removes_what_says_who_asks(connection in "[ -~]{0,10}(authorization|x-forwarded-for|COOKIE|host)[ -~]{0,10}") {
+            let who = [("authorization", "a"), ("x-forwarded-for", "b"), ("cookie", "c"), ("host", "d")];
+            let mut headers = map(&who);
+            headers.insert(CONNECTION, HeaderValue::from_str(&connection).expect("visible"));
+            strip_request(&mut headers, Upgrading::No);
+            prop_assert_eq!(headers, map(&who));
+        }
     }
 }

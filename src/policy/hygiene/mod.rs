@@ -1,6 +1,7 @@
-//! What every request and response undergoes, whatever its route: not configurable, so not a policy, but a stage's work.
+//! What every request and response undergoes, whatever its route says: not configurable, so not a policy.
 //!
-//! Each function changes a field map in place or reads one; none of them decides whether a request goes on.
+//! Each function reads a field map or changes it in place; none of them decides whether a request goes on. They run for
+//! every request: none allocates beyond the values that it writes, and what a connection has once is made once.
 
 pub mod client_address;
 pub mod forwarding;

@@ -1,12 +1,15 @@
 //! The id of a request: a trusted proxy's, or one of ours.
+//!
+//! Decides whether an id that came along may be shown wherever ids are shown: logs, error pages, fields. Never draws
+//! randomness itself.
 
 use http::HeaderValue;
 
-/// The longest id that is taken over.
-const MAX_LENGTH: usize = 128;
+/// The longest id that is taken over, in bytes.
+pub const MAX_LENGTH: usize = 128;
 
 /// The id for a request. `given` is `X-Request-Id` as received; only a trusted peer's is taken over, and only when it is
-/// safe wherever it may be shown. Otherwise `random` becomes a version 4 UUID (RFC 9562 §5.4).
+/// safe. Otherwise `random` becomes a version 4 UUID (RFC 9562 §5.4) of 36 characters.
 #[must_use]
 pub fn choose(given: Option<&HeaderValue>, peer_trusted: bool, random: u128) -> HeaderValue {
     match given {
@@ -15,49 +18,67 @@ pub fn choose(given: Option<&HeaderValue>, peer_trusted: bool, random: u128) -> 
     }
 }
 
+/// No white space, quote, comma, angle bracket or control character: nothing that a log, a page or a list reads as more.
 fn is_safe(id: &[u8]) -> bool {
-    (1..=MAX_LENGTH).contains(&id.len())
-        && id
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'+' | b'/' | b'='))
+    let is_safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:+/=@".contains(byte);
+    (1..=MAX_LENGTH).contains(&id.len()) && id.iter().all(is_safe)
 }
 
 fn uuid(random: u128) -> HeaderValue {
+    const HEX: [u8; 16] = *b"0123456789abcdef";
     const VERSION: u128 = 0xf << 76;
     const VARIANT: u128 = 0x3 << 62;
     let bits = (random & !VERSION & !VARIANT) | (0x4 << 76) | (0x2 << 62);
     let mut text = [b'-'; 36];
-    let digits = text.iter_mut().enumerate().filter(|(at, _)| !matches!(at, 8 | 13 | 18 | 23)).map(|(_, byte)| byte);
-    for (index, byte) in digits.enumerate() {
-        let nibble = (bits >> (124 - 4 * index)) & 0xf;
-        *byte = b"0123456789abcdef".get(usize::try_from(nibble).unwrap_or_default()).copied().unwrap_or(b'0');
+    let digits = text.iter_mut().enumerate().filter(|(at, _)| !matches!(at, 8 | 13 | 18 | 23));
+    for (index, (_, digit)) in digits.enumerate() {
+        let nibble = usize::try_from((bits >> (124 - 4 * index)) & 0xf).unwrap_or_default();
+        *digit = HEX.get(nibble).copied().unwrap_or(b'0');
     }
-    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    // hex digits and dashes are always a value
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn our_ids_are_version_4_uuids() {
-        assert_eq!(uuid(0), "00000000-0000-4000-8000-000000000000");
-        assert_eq!(uuid(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
-    }
-
     #[track_caller]
-    fn check(given: &str, trusted: bool, kept: bool) {
-        let given = HeaderValue::from_str(given).expect("visible");
-        assert_eq!(choose(Some(&given), trusted, 7) == given, kept, "{given:?}");
+    fn check(given: &[u8], peer_trusted: bool, is_kept: bool) {
+        let given = HeaderValue::from_bytes(given).expect("a value");
+        assert_eq!(choose(Some(&given), peer_trusted, 7) == given, is_kept, "{given:?}");
     }
 
     #[test]
     fn only_a_trusted_and_safe_id_is_taken_over() {
-        check("abc-123", true, true);
-        check("abc-123", false, false);
-        check("a b", true, false);
-        check("<script>", true, false);
-        check(&"a".repeat(129), true, false);
-        check("", true, false);
+        check(b"abc-123", true, true);
+        check(b"Root=1-67891233-abcdef012345678912345678", true, true);
+        check(&[b'a'; MAX_LENGTH], true, true);
+        check(b"abc-123", false, false);
+        check(&[b'a'; MAX_LENGTH + 1], true, false);
+        for id in [&b""[..], b"a b", b"a,b", b"<script>", b"\"a\"", b"a\tb", b"\xe9"] {
+            check(id, true, false);
+        }
+    }
+
+    #[test]
+    fn ours_is_a_version_4_uuid() {
+        assert_eq!(choose(None, true, 0), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(choose(None, true, u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(
+            choose(None, false, 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef),
+            "01234567-89ab-4def-8123-456789abcdef"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn ours_is_safe_by_our_own_measure(random in any::<u128>()) {
+            let id = choose(None, false, random);
+            prop_assert_eq!(id.len(), 36);
+            prop_assert!(is_safe(id.as_bytes()));
+        }
     }
 }

@@ -34,6 +34,7 @@ fn view<'a>(url: &'a str, headers: &'a HeaderMap) -> RequestView<'a> {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the keys are optional, the tests give them")]
 fn text(written: &str) -> Option<Spanned<String>> {
     Some(written.to_owned().into())
 }
