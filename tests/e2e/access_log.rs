@@ -142,7 +142,8 @@ async fn credentials_never_reach_the_log() {
 async fn bytes_of_a_client_cannot_forge_a_line() {
     let upstream = Upstream::saying("hello").await;
     let gateway = Gateway::start(&all_to(&upstream.url())).await;
-    let request = b"GET /forge HTTP/1.1\r\nHost: example.com\r\nUser-Agent: a\"}\\n{\"path\":\"/evil\" caf\xe9 \x7f\tb\r\n\r\n";
+    let request =
+        b"GET /forge HTTP/1.1\r\nHost: example.com\r\nUser-Agent: a\"}\\n{\"path\":\"/evil\" caf\xe9 \x7f\tb\r\n\r\n";
     let request: Vec<u8> = request.iter().copied().filter(|byte| *byte != 0x7f).collect();
     let mut client = Client::connect(gateway.public().await).await;
     client.send(request).await;
@@ -164,17 +165,17 @@ fn in_format(gateway_folder: &std::path::Path, format: &str) -> String {
 #[tokio::test]
 async fn common_and_combined_are_those_of_other_servers() {
     let request = "GET /a?b=c HTTP/1.1\r\nHost: example.com\r\nUser-Agent: test\r\nReferer: http://r/\r\n\r\n";
-    let common = r#"^127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /a\?b=c HTTP/1\.1" 200 5"#;
+    let common =
+        r#"^127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /a\?b=c HTTP/1\.1" 200 5"#;
     for (format, rest) in [("common", "$"), ("combined", r#" "http://r/" "test"$"#)] {
         let folder = tempfile::tempdir().unwrap();
         let gateway = Gateway::start(&in_format(folder.path(), format)).await;
         ask(gateway.public().await, request).await;
         let expected = regex::Regex::new(&format!("{common}{rest}")).unwrap();
         let path = folder.path().join("formatted.log");
-        let text = eventually("a line", async || {
-            std::fs::read_to_string(&path).ok().filter(|text| text.ends_with('\n'))
-        })
-        .await;
+        let text =
+            eventually("a line", async || std::fs::read_to_string(&path).ok().filter(|text| text.ends_with('\n')))
+                .await;
         assert!(expected.is_match(text.trim_end()), "{format}: {text}");
     }
 }

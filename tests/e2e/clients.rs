@@ -57,7 +57,7 @@ impl Curl {
 async fn curl_over_http_1() {
     let bench = curl_bench().await;
     assert_eq!(bench.run("public", &[]).await, "GET /a?b 1.1 200");
-    assert_eq!(bench.run("public", &["--http1.0"]).await, "GET /a?b 1.1 200".replace("1.1", "1.1"));
+    assert_eq!(bench.run("public", &["--http1.0"]).await, "GET /a?b 1.1 200");
     assert!(bench.run("public", &["--head"]).await.ends_with(" 1.1 200"));
     assert_eq!(bench.run("tls", &["--http1.1"]).await, "GET /a?b 1.1 200");
     assert_eq!(bench.run("public", &["--compressed"]).await, "GET /a?b 1.1 200");
@@ -118,8 +118,7 @@ upstream = "grpc"
 async fn grpc_in_clear() {
     let server = Server::start("grpc_server.py", &[]).await;
     let authority = Authority::new();
-    let gateway =
-        Gateway::start(&grpc_config(&authority, &format!("http://127.0.0.1:{}", server.port), "")).await;
+    let gateway = Gateway::start(&grpc_config(&authority, &format!("http://127.0.0.1:{}", server.port), "")).await;
     let target = gateway.listener("h2").await.to_string();
     assert_eq!(run("grpc_client.py", &[&target]).await.trim(), "ok");
 }

@@ -15,9 +15,7 @@ const CLEAR: &str = "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\
 
 fn over_tls(authority: &Authority) -> String {
     let certificate = authority.issue("localhost").toml();
-    format!(
-        "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\ntls = {{ certificates = [{certificate}] }}\n"
-    )
+    format!("[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\ntls = {{ certificates = [{certificate}] }}\n")
 }
 
 async fn clear(routes: &str) -> (Gateway, H2Client) {
@@ -127,7 +125,14 @@ async fn http_2_in_clear_is_spoken_by_prior_knowledge() {
 
 #[tokio::test]
 async fn an_http_2_request_reaches_an_http_1_upstream() {
-    let upstream = Upstream::with(|request| response("201 Created", "X-Origin: yes\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n", request.body())).await;
+    let upstream = Upstream::with(|request| {
+        response(
+            "201 Created",
+            "X-Origin: yes\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n",
+            request.body(),
+        )
+    })
+    .await;
     let (_gateway, mut client) = clear(&all_to(&upstream.url())).await;
     let request = Request::put("http://example.com:8080/a?b=c")
         .header("x-client", "one")
@@ -138,7 +143,10 @@ async fn an_http_2_request_reaches_an_http_1_upstream() {
         .body(())
         .unwrap();
     let answer = client.request(request, b"hello").await;
-    assert_eq!((answer.status, answer.body.as_slice(), answer.field("x-origin")), (201, b"hello".as_slice(), Some("yes")));
+    assert_eq!(
+        (answer.status, answer.body.as_slice(), answer.field("x-origin")),
+        (201, b"hello".as_slice(), Some("yes"))
+    );
     for name in ["connection", "keep-alive", "x-hop", "transfer-encoding", "upgrade"] {
         assert!(!answer.fields.has(name), "RFC 9113 §8.2.2: {answer:?}");
     }
@@ -262,7 +270,8 @@ async fn a_response_of_trailers_alone_passes() {
 
 #[tokio::test]
 async fn an_interim_response_passes_over_http_2() {
-    let upstream = Upstream::answering([b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".to_vec(), ok("page")].concat()).await;
+    let upstream =
+        Upstream::answering([b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".to_vec(), ok("page")].concat()).await;
     let (_gateway, mut client) = clear(&all_to(&upstream.url())).await;
     let mut stream = client.begin(get("/"), true).await;
     let interim = within("an interim response", std::future::poll_fn(|cx| stream.response.poll_informational(cx)));
@@ -345,10 +354,10 @@ async fn an_upstream_that_stops_reading_does_not_hold_up_other_uploads() {
     })
     .await;
     let (_gateway, mut client) = clear(&(upstream.toml("api") + &all_to("api"))).await;
-    const LENGTH: usize = 512 * 1024;
+    let length = 512 * 1024;
     let mut stalled = client.begin(post("/stalled"), false).await;
     let mut uploading = tokio::spawn(async move {
-        write(&mut stalled.send, Bytes::from(vec![0; LENGTH]), true).await.unwrap();
+        write(&mut stalled.send, Bytes::from(vec![0; length]), true).await.unwrap();
         stalled
     });
     for _ in 0..20 {
@@ -356,7 +365,7 @@ async fn an_upstream_that_stops_reading_does_not_hold_up_other_uploads() {
     }
     gate.open();
     let stalled = within("the upload", &mut uploading).await.unwrap();
-    assert_eq!(stalled.whole().await.body, LENGTH.to_string().as_bytes());
+    assert_eq!(stalled.whole().await.body, length.to_string().as_bytes());
 }
 
 #[tokio::test]
@@ -503,10 +512,10 @@ async fn a_head_over_the_limit_is_refused_over_http_2() {
     for number in 0..40 {
         many = many.header(format!("x-{number}"), "v");
     }
-    for request in [large, many.body(()).unwrap()] {
+    for (name, request) in [("8 KiB", large), ("40 fields", many.body(()).unwrap())] {
         match client.begin(request, true).await.result().await {
-            Ok(answer) => assert_eq!(answer.status, 431),
-            Err(error) => assert!(error.is_reset() || error.is_go_away(), "{error}"),
+            Ok(answer) => assert_eq!(answer.status, 431, "{name}"),
+            Err(error) => assert!(error.is_reset() || error.is_go_away(), "{name}: {error}"),
         }
     }
     assert_eq!(upstream.requests().len(), 0);
@@ -543,13 +552,11 @@ async fn a_drain_says_goaway_and_lets_streams_end() {
     gateway.signal("TERM").await;
     let mut send = client.send.clone();
     // after GOAWAY the client opens no further stream
-    eventually("GOAWAY arrives", async || {
-        match send.clone().ready().await {
-            Err(_) => Some(()),
-            Ok(ready) => {
-                send = ready;
-                None
-            }
+    eventually("GOAWAY arrives", async || match send.clone().ready().await {
+        Err(_) => Some(()),
+        Ok(ready) => {
+            send = ready;
+            None
         }
     })
     .await;

@@ -240,7 +240,8 @@ async fn nothing_says_what_the_gateway_is_built_on() {
     }
     let answer = ask(address, "nonsense\r\n\r\n").await;
     assert!(!answer.raw.to_lowercase().contains("pingora"), "{}", answer.raw);
-    let mut client = H2Client::connect_tls(gateway.listener("tls").await, &authority.client(&["h2"]), "localhost").await;
+    let mut client =
+        H2Client::connect_tls(gateway.listener("tls").await, &authority.client(&["h2"]), "localhost").await;
     for path in ["/good", "/nowhere", "/gone"] {
         let answer = client.get(&format!("https://localhost{path}")).await;
         assert!(!format!("{answer:?}").to_lowercase().contains("pingora"), "{answer:?}");

@@ -188,7 +188,8 @@ async fn sigterm_under_load_fails_no_request() {
 
 #[tokio::test]
 async fn a_bad_configuration_is_refused_with_every_error_and_exit_code_1() {
-    let config = "[[route]]\nmatch = \"/*\"\nupstraem = \"http://127.0.0.1:1\"\n[defaults]\ntimeout = { request = \"10\" }\n";
+    let config =
+        "[[route]]\nmatch = \"/*\"\nupstraem = \"http://127.0.0.1:1\"\n[defaults]\ntimeout = { request = \"10\" }\n";
     let mut gateway = Gateway::spawn(config);
     assert_eq!(gateway.exit().await.code(), Some(1));
     eventually("the diagnostics are on stderr", async || {

@@ -36,11 +36,9 @@ async fn requests_are_counted_by_route_method_and_code() {
 #[tokio::test]
 async fn refusals_are_counted_by_code() {
     let refusing = Refusing::new();
-    let gateway = Gateway::start(&format!(
-        "[[route]]\nname = \"gone\"\nmatch = \"/gone\"\nupstream = \"{}\"\n",
-        refusing.url()
-    ))
-    .await;
+    let gateway =
+        Gateway::start(&format!("[[route]]\nname = \"gone\"\nmatch = \"/gone\"\nupstream = \"{}\"\n", refusing.url()))
+            .await;
     gateway.get("/gone").await;
     gateway.get("/nowhere").await;
     ask(gateway.public().await, "GET /a\\b HTTP/1.1\r\nHost: example.com\r\n\r\n").await;
@@ -92,7 +90,9 @@ async fn clients_cannot_make_series() {
     let storm = async |from: usize, to: usize| {
         let mut client = gateway.client().await;
         for number in from..to {
-            let request = format!("M{number} /path-{number}?q={number} HTTP/1.1\r\nHost: host-{number}.evil\r\nUser-Agent: agent-{number}\r\nX-Request-Id: id-{number}\r\n\r\n");
+            let request = format!(
+                "M{number} /path-{number}?q={number} HTTP/1.1\r\nHost: host-{number}.evil\r\nUser-Agent: agent-{number}\r\nX-Request-Id: id-{number}\r\n\r\n"
+            );
             assert_eq!(client.request(&request).await.status, 200);
         }
     };

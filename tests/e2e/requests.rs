@@ -119,13 +119,13 @@ async fn a_response_that_ends_with_its_connection_is_passed_on_whole() {
 #[tokio::test]
 async fn a_response_streams_as_it_comes() {
     let gate = Gate::new();
-    let held = gate.clone();
+    let door = gate.clone();
     let upstream = Upstream::start(move |mut conn: Conn| {
-        let held = held.clone();
+        let door = door.clone();
         async move {
             conn.request().await?;
             conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").await?;
-            held.passed().await;
+            door.passed().await;
             conn.send("6\r\nsecond\r\n0\r\n\r\n").await
         }
     })
@@ -246,14 +246,14 @@ async fn a_response_may_come_before_the_upload_is_over() {
 #[tokio::test]
 async fn an_upstream_that_answers_early_and_takes_the_rest_ends_in_order() {
     let gate = Gate::new();
-    let held = gate.clone();
+    let door = gate.clone();
     let upstream = Upstream::start(move |mut conn: Conn| {
-        let held = held.clone();
+        let door = door.clone();
         async move {
             loop {
                 conn.head().await?;
                 conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel").await?;
-                held.passed().await;
+                door.passed().await;
                 conn.body().await;
                 conn.send("lo").await?;
             }
@@ -308,8 +308,7 @@ async fn the_gateway_itself_tells_a_client_to_continue() {
 async fn a_client_that_does_not_wait_for_continue_is_served() {
     let upstream = Upstream::saying("thanks").await;
     let gateway = Gateway::start(&all_to(&upstream.url())).await;
-    let request =
-        "POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello";
+    let request = "POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello";
     assert_eq!(ask(gateway.public().await, request).await.text(), "thanks");
     assert_eq!(upstream.request(0).await.body(), b"hello");
 }
@@ -318,8 +317,7 @@ async fn a_client_that_does_not_wait_for_continue_is_served() {
 async fn a_client_of_http_1_0_is_never_told_to_continue() {
     let upstream = Upstream::saying("thanks").await;
     let gateway = Gateway::start(&all_to(&upstream.url())).await;
-    let request =
-        "POST / HTTP/1.0\r\nHost: example.com\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello";
+    let request = "POST / HTTP/1.0\r\nHost: example.com\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello";
     let answer = ask(gateway.public().await, request).await;
     assert_eq!((answer.status, answer.interim.len()), (200, 0));
     assert_eq!(upstream.request(0).await.field("expect"), None);
@@ -336,7 +334,8 @@ async fn an_unknown_expectation_fails() {
 
 #[tokio::test]
 async fn a_client_of_http_1_0_gets_the_body_and_then_the_end() {
-    let upstream = Upstream::answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n").await;
+    let upstream =
+        Upstream::answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n").await;
     let gateway = Gateway::start(&all_to(&upstream.url())).await;
     let answer = ask(gateway.public().await, "GET / HTTP/1.0\r\nHost: example.com\r\n\r\n").await;
     assert!(!answer.fields.has("transfer-encoding"), "{answer:?}");
@@ -518,7 +517,11 @@ async fn a_client_that_goes_away_cancels_the_upstream_request() {
         let mut client = gateway.client().await;
         client.send("GET / HTTP/1.1\r\nHost: example.com\r\n\r\n").await;
         upstream.request(number).await;
-        if number == 0 { client.wire.reset() } else { drop(client) }
+        if number == 0 {
+            client.wire.reset();
+        } else {
+            drop(client);
+        }
         upstream.ended(number).await;
     }
 }

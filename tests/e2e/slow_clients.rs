@@ -245,8 +245,7 @@ async fn an_http_2_head_that_never_ends_is_cut() {
 #[tokio::test]
 async fn an_idle_http_2_connection_is_closed() {
     let upstream = Upstream::saying("hello").await;
-    let gateway =
-        Gateway::start(&(listener("idle_timeout = \"300ms\"") + H2 + &all_to(&upstream.url()))).await;
+    let gateway = Gateway::start(&(listener("idle_timeout = \"300ms\"") + H2 + &all_to(&upstream.url()))).await;
     let mut client = H2Client::connect(gateway.public().await).await;
     assert_eq!(client.get("http://example.com/").await.status, 200);
     let since = Instant::now();

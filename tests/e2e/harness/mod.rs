@@ -33,10 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub fn within<T>(what: &str, future: impl Future<Output = T>) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
     async move {
-        match tokio::time::timeout(PATIENCE, future).await {
-            Ok(value) => value,
-            Err(_) => panic!("{what}: not within {PATIENCE:?}, at {caller}"),
-        }
+        let result = tokio::time::timeout(PATIENCE, future).await;
+        result.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}, at {caller}"))
     }
 }
 
@@ -91,9 +89,9 @@ pub fn noise(length: usize, seed: u64) -> Vec<u8> {
 
 /// A short stand-in for bytes in a comparison that would print megabytes.
 pub fn checksum(bytes: &[u8]) -> (usize, u64) {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     (bytes.len(), hash)
 }
 

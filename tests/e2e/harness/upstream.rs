@@ -153,10 +153,7 @@ impl Upstream {
     }
 
     /// Like [`Upstream::with`], over TLS.
-    pub async fn with_tls(
-        acceptor: TlsAcceptor,
-        answer: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static,
-    ) -> Self {
+    pub async fn with_tls(acceptor: TlsAcceptor, answer: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let answer = Arc::new(answer);
         Self::start_tls(acceptor, move |conn| serve(conn, Arc::clone(&answer))).await
     }

@@ -28,9 +28,8 @@ async fn two_lengths_are_refused() {
 async fn the_same_length_twice_is_refused_or_becomes_one() {
     let bench = Bench::new().await;
     for fields in ["Content-Length: 5\r\nContent-Length: 5\r\n", "Content-Length: 5, 5\r\n"] {
-        let once = |request: &super::Request| {
-            request.field("content-length") == Some("5") && request.body() == b"hello"
-        };
+        let once =
+            |request: &super::Request| request.field("content-length") == Some("5") && request.body() == b"hello";
         bench.refused_or(fields, post(fields, "hello"), once).await;
     }
 }
@@ -183,7 +182,8 @@ async fn endless_trailers_are_refused() {
 #[tokio::test]
 async fn trailers_never_become_fields_that_steer() {
     let bench = Bench::new().await;
-    let body = "5\r\nhello\r\n0\r\nContent-Length: 999\r\nHost: evil\r\nX-Forwarded-For: 6.6.6.6\r\nAuthorization: x\r\n\r\n";
+    let body =
+        "5\r\nhello\r\n0\r\nContent-Length: 999\r\nHost: evil\r\nX-Forwarded-For: 6.6.6.6\r\nAuthorization: x\r\n\r\n";
     let request = bench.passes("trailers", post("Transfer-Encoding: chunked\r\n", body)).await;
     assert_eq!((request.body(), request.field("host")), (b"hello".as_slice(), Some("example.com")));
     assert!(!request.raw.contains("999") && !request.raw.contains("6.6.6.6"), "{}", request.raw);
@@ -199,7 +199,8 @@ async fn a_request_hidden_in_a_body_stays_a_body() {
     let hidden = "GET /hidden HTTP/1.1\r\nHost: example.com\r\n\r\n";
     for method in ["GET", "DELETE", "OPTIONS", "POST"] {
         let length = hidden.len();
-        let bytes = format!("{method} /outer HTTP/1.1\r\nHost: example.com\r\nContent-Length: {length}\r\n\r\n{hidden}");
+        let bytes =
+            format!("{method} /outer HTTP/1.1\r\nHost: example.com\r\nContent-Length: {length}\r\n\r\n{hidden}");
         let request = bench.passes(method, bytes).await;
         assert_eq!((request.target.as_str(), request.body()), ("/outer", hidden.as_bytes()), "{method}");
     }

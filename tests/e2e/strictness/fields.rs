@@ -98,7 +98,8 @@ async fn a_name_that_others_read_as_a_trusted_field_does_not_pass() {
         "Transfer_Encoding",
     ];
     for name in names {
-        let request = bench.passes(name, format!("GET / HTTP/1.1\r\nHost: example.com\r\n{name}: 6.6.6.6\r\n\r\n")).await;
+        let request =
+            bench.passes(name, format!("GET / HTTP/1.1\r\nHost: example.com\r\n{name}: 6.6.6.6\r\n\r\n")).await;
         assert!(!request.raw.contains("6.6.6.6"), "{name}: {}", request.raw);
     }
 }

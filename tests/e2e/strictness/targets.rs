@@ -154,7 +154,9 @@ async fn an_absolute_target_and_another_host_are_never_both_believed() {
 #[tokio::test]
 async fn connect_and_trace_are_refused() {
     let bench = Bench::new().await;
-    bench.refused("CONNECT", "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n", &[400, 405, 501]).await;
+    bench
+        .refused("CONNECT", "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n", &[400, 405, 501])
+        .await;
     let before = bench.upstream.requests().len();
     let mut client = bench.gateway.client().await;
     let answer = client.request("TRACE / HTTP/1.1\r\nHost: example.com\r\nCookie: secret=1\r\n\r\n").await;
@@ -171,7 +173,9 @@ async fn what_is_no_http_1_at_all_is_refused() {
     bench.refused("TLS on a port in clear", hello, &[400]).await;
     bench.refused("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[400, 505]).await;
     bench.refused("SSH", "SSH-2.0-OpenSSH_9.2p1\r\n", &[400]).await;
-    bench.refused("PROXY protocol", "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", &[400]).await;
+    bench
+        .refused("PROXY protocol", "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", &[400])
+        .await;
     bench.refused("zeros", [0; 64], &[400]).await;
 }
 
@@ -186,7 +190,9 @@ async fn one_empty_line_before_a_request_is_skipped() {
 async fn junk_after_a_request_is_refused_on_its_own() {
     let bench = Bench::new().await;
     let mut client = bench.gateway.client().await;
-    client.send("GET /first HTTP/1.1\r\nHost: example.com\r\n\r\nJUNK\r\n\r\nGET /never HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client
+        .send("GET /first HTTP/1.1\r\nHost: example.com\r\n\r\nJUNK\r\n\r\nGET /never HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await;
     assert_eq!(client.response().await.text(), "/first");
     assert_eq!(client.response().await.status, 400);
     client.closed().await;
