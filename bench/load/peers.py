@@ -220,7 +220,6 @@ def ours(binary, setup):
     log = f'{{ path = "{setup.folder}/access.log", format = "json" }}' if setup.log else "false"
     config = f"""
 workers = 1
-state_dir = "{setup.folder}/state"
 
 [admin]
 address = "127.0.0.1:{setup.admin_port}"

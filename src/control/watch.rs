@@ -47,15 +47,18 @@ pub async fn watch(supervisor: Arc<Supervisor>) {
             }
         }
         folders = wanted;
-        if changed.recv().await.is_none() {
-            return;
-        }
         let now = look_at(&supervisor.files());
-        if now != looks {
-            // An error is on the log and in the status already.
-            let _ = supervisor.reload(Trigger::File).await;
-            looks = look_at(&supervisor.files());
+        if now == looks {
+            if changed.recv().await.is_none() {
+                return;
+            }
+            continue;
         }
+        // An error is on the log and in the status already.
+        let _ = supervisor.reload(Trigger::File).await;
+        // What changed while it was read counts as not seen yet; only files that are new are looked at now.
+        let new = look_at(&supervisor.files());
+        looks = new.into_iter().map(|(file, look)| (file.clone(), now.get(&file).cloned().unwrap_or(look))).collect();
     }
 }
 

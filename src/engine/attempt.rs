@@ -10,7 +10,7 @@ use rustls::ClientConfig;
 
 use super::connect::{Address, Connected, Speak, connect};
 use super::downstream::Downstream;
-use super::pool::{Idle, IdleLimits};
+use super::pool::{Idle, IdleLimits, Owner};
 use super::relay::{Interruption, Relay};
 use super::serve::Ground;
 use super::timer::Timer;
@@ -41,6 +41,12 @@ pub struct Route<'a> {
 }
 
 impl<'a> Route<'a> {
+    /// Whose connections the pool keeps for this way.
+    #[must_use]
+    pub fn owner(&self) -> Owner<'a> {
+        Owner { endpoint: self.endpoint, tls: self.tls }
+    }
+
     /// The way to `endpoint`, one of `entry`'s.
     #[must_use]
     pub fn new(entry: &'a UpstreamEntry, endpoint: &'a Arc<Endpoint>, metrics: &'a UpstreamMetrics) -> Self {
@@ -145,7 +151,7 @@ fn failed(error: &UpstreamError, reused: bool) -> AttemptEnd {
     AttemptEnd::Failed {
         outcome,
         unprocessed: *error == UpstreamError::Refused,
-        stale: reused && *error == UpstreamError::Reset,
+        stale: reused && matches!(error, UpstreamError::Reset | UpstreamError::Refused),
     }
 }
 
@@ -157,8 +163,7 @@ async fn connection(
     (down, timer): (&mut Downstream, &mut Timer),
 ) -> Result<(Connected, bool), AttemptEnd> {
     let clock = &ground.gateway.clock;
-    let key = route.endpoint.key();
-    match ground.worker.pool.take(key, clock.now()) {
+    match ground.worker.pool.take(route.owner(), clock.now()) {
         Some(Idle::H1(transport)) => {
             route.metrics.connections_reused.inc();
             return Ok((Connected::H1(transport), true));
@@ -194,7 +199,7 @@ async fn connection(
         Ok(Ok(connected)) => {
             route.metrics.connections_opened.inc();
             if let Connected::H2(connection) = &connected {
-                ground.worker.pool.share_h2(key, route.idle, clock.now(), connection.clone());
+                ground.worker.pool.share_h2(route.owner(), route.idle, clock.now(), connection.clone());
             }
             Ok((connected, false))
         }

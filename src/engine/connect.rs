@@ -98,7 +98,12 @@ impl H2Connection {
         self.streams() == 0
     }
 
-    /// Whether the peer has closed it.
+    /// Takes no further stream; those that are open go on.
+    pub fn retire(&self) {
+        self.state.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether the peer has closed it, or takes no further stream.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.state.closed.load(Ordering::Acquire)

@@ -92,6 +92,7 @@ pub struct H1Downstream {
     version: Version,
     upgraded: bool,
     keep_alive: bool,
+    close_delimited: bool,
 }
 
 impl std::fmt::Debug for H1Downstream {
@@ -107,6 +108,8 @@ pub struct H2Downstream {
     respond: SendResponse<Bytes>,
     send: Option<SendStream<Bytes>>,
     body_ended: bool,
+    /// Our side has sent END_STREAM: there is nothing more to say, and nothing to wait for.
+    ended: bool,
 }
 
 impl H1Downstream {
@@ -120,7 +123,7 @@ impl H1Downstream {
         let stub = stub_of(session.req_header());
         let head = std::mem::replace(session.req_header_mut(), stub);
         let version = head.version;
-        let this = Self { session, transport, version, upgraded: false, keep_alive };
+        let this = Self { session, transport, version, upgraded: false, keep_alive, close_delimited: false };
         (head.into(), raw, this)
     }
 
@@ -128,6 +131,12 @@ impl H1Downstream {
     #[must_use]
     pub fn keeps_alive(&self) -> bool {
         self.keep_alive && !self.upgraded
+    }
+
+    /// Whether only the end of the connection tells the client where the body ends.
+    #[must_use]
+    pub const fn is_close_delimited(&self) -> bool {
+        self.close_delimited
     }
 
     /// After this exchange the connection ends.
@@ -164,6 +173,7 @@ impl H1Downstream {
             BodyLength::Unknown if self.version == Version::HTTP_11 => Framing::Chunked,
             BodyLength::Unknown => {
                 self.keep_alive = false;
+                self.close_delimited = true;
                 Framing::Silent
             }
         };
@@ -234,7 +244,7 @@ impl H2Downstream {
     #[must_use]
     pub fn new(body: RecvStream, respond: SendResponse<Bytes>) -> Self {
         let body_ended = body.is_end_stream();
-        Self { body, respond, send: None, body_ended }
+        Self { body, respond, send: None, body_ended, ended: false }
     }
 }
 
@@ -334,6 +344,7 @@ impl Downstream {
                 *response.status_mut() = head.status;
                 *response.headers_mut() = head.headers;
                 h2.send = Some(h2.respond.send_response(response, length.is_empty())?);
+                h2.ended = length.is_empty();
                 Ok(())
             }
         }
@@ -344,7 +355,7 @@ impl Downstream {
         match self {
             Self::H1(h1) => h1.transport.poll_writable(cx).map_err(ClientError::from),
             Self::H2(h2) => {
-                let Some(send) = h2.send.as_mut() else { return Poll::Ready(Ok(())) };
+                let Some(send) = h2.send.as_mut().filter(|_| !h2.ended) else { return Poll::Ready(Ok(())) };
                 poll_window(send, cx).map_err(|_| ClientError::Gone)
             }
         }
@@ -365,11 +376,14 @@ impl Downstream {
     pub fn end_body(&mut self, trailers: Option<HeaderMap>) -> Result<(), ClientError> {
         match self {
             Self::H1(h1) => poll_now(h1.session.finish_body()).map_err(|()| ClientError::Gone),
-            Self::H2(h2) => match (h2.send.as_mut(), trailers) {
-                (Some(send), Some(trailers)) => send.send_trailers(trailers).map_err(ClientError::from),
-                (Some(send), None) => send.send_data(Bytes::new(), true).map_err(ClientError::from),
-                (None, _) => Ok(()),
-            },
+            Self::H2(h2) => {
+                let Some(send) = h2.send.as_mut().filter(|_| !h2.ended) else { return Ok(()) };
+                h2.ended = true;
+                match trailers {
+                    Some(trailers) => send.send_trailers(trailers).map_err(ClientError::from),
+                    None => send.send_data(Bytes::new(), true).map_err(ClientError::from),
+                }
+            }
         }
     }
 
@@ -398,10 +412,19 @@ impl Downstream {
         }
     }
 
+    /// `Ready` when our direction of an upgraded connection has been ended.
+    pub fn poll_end_writing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::H1(h1) => h1.transport.poll_end_writing(cx),
+            Self::H2(_) => Poll::Ready(()),
+        }
+    }
+
     /// Breaks the exchange off in a way that the client can't take for its end.
     pub fn abort(&mut self, reason: Reason) {
         match self {
             Self::H1(h1) => h1.keep_alive = false,
+            Self::H2(h2) if h2.ended => {}
             Self::H2(h2) => match h2.send.as_mut() {
                 Some(send) => send.send_reset(reason),
                 None => h2.respond.send_reset(reason),

@@ -1,5 +1,6 @@
 //! THE LOOP: what happens to a request, from top to bottom. Each step asks the pipeline what to do, and does it.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,15 +60,46 @@ pub async fn run(
         random: ground.worker.random_bits(),
     };
     let (exchange, refusal) = receive(&live.snapshot, &facts, head, fault);
-    let mut run = Run { ground, live: &live, down, timer, exchange };
+    let record = Record { ground, live: &live, exchange, ended: false };
+    let mut run = Run { ground, live: &live, down, timer, exchange: record };
     let ended = match refusal {
         Some(rejection) => run.refuse(rejection).await,
         None => run.decide().await,
     };
-    let Run { down, mut exchange, .. } = run;
-    body::received(&mut exchange);
-    complete(ground, &live, &exchange);
-    (down, ended)
+    run.exchange.ended = true;
+    (run.down, ended)
+}
+
+/// The record of the exchange. However it ends, also when its task is dropped by a drain that ran out of time, it is
+/// counted and logged.
+struct Record<'a> {
+    ground: &'a Ground,
+    live: &'a Arc<Live>,
+    exchange: Exchange,
+    ended: bool,
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.exchange.termination.get_or_insert(Termination::Shutdown);
+        }
+        body::received(&mut self.exchange);
+        complete(self.ground, self.live, &self.exchange);
+    }
+}
+
+impl Deref for Record<'_> {
+    type Target = Exchange;
+    fn deref(&self) -> &Exchange {
+        &self.exchange
+    }
+}
+
+impl DerefMut for Record<'_> {
+    fn deref_mut(&mut self) -> &mut Exchange {
+        &mut self.exchange
+    }
 }
 
 struct Run<'a> {
@@ -75,7 +107,7 @@ struct Run<'a> {
     live: &'a Arc<Live>,
     down: Downstream,
     timer: &'a mut Timer,
-    exchange: Exchange,
+    exchange: Record<'a>,
 }
 
 impl<'a> Run<'a> {
@@ -223,7 +255,7 @@ impl<'a> Run<'a> {
                     && upload.is_complete()
                     && let Some(transport) = session.finish()
                 {
-                    self.ground.worker.pool.keep_h1(way.endpoint.key(), way.idle, self.ground.now(), transport);
+                    self.ground.worker.pool.keep_h1(way.owner(), way.idle, self.ground.now(), transport);
                 }
                 if upgraded { Ended::Broken } else { Ended::Clean }
             }

@@ -1,15 +1,22 @@
 //! Idle connections to upstreams, kept per worker: the connection that a worker opened never leaves its runtime.
 //!
+//! Connections are kept under the endpoint's state and the TLS configuration they were made with, and hold both weakly: an
+//! address in memory is not given to another endpoint while connections are kept under it, and connections of an endpoint
+//! that is gone are closed by the next sweep.
+//!
 //! Newest first, so that a quiet upstream's surplus grows old and is closed. Bounded per endpoint by `pool.idle`.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustls::ClientConfig;
 
 use super::connect::H2Connection;
 use super::transport::Transport;
 use crate::model::clock::Instant;
+use crate::upstream::{Endpoint, EndpointState};
 
 /// How the pool bounds what it keeps of one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,24 +36,55 @@ pub enum Idle {
     H2(H2Connection),
 }
 
-#[derive(Debug, Default)]
+/// Whose connections they are: an endpoint, and the TLS that it was spoken to with.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// The endpoint.
+    pub endpoint: &'a Endpoint,
+    /// TLS, where there is TLS.
+    pub tls: Option<&'a Arc<ClientConfig>>,
+}
+
+impl Owner<'_> {
+    fn key(&self) -> Key {
+        (self.endpoint.key(), self.tls.map_or(0, |tls| Arc::as_ptr(tls).addr()))
+    }
+
+    fn kept(&self) -> Kept {
+        Kept {
+            h1: Vec::new(),
+            h2: Vec::new(),
+            idle_timeout: Duration::ZERO,
+            state: Arc::downgrade(&self.endpoint.state),
+            _tls: self.tls.map(Arc::downgrade),
+        }
+    }
+}
+
+type Key = (usize, usize);
+
+#[derive(Debug)]
 struct Kept {
     h1: Vec<(Instant, Transport)>,
     h2: Vec<(Instant, H2Connection)>,
     idle_timeout: Duration,
+    /// Held so that the key stays this endpoint's.
+    state: Weak<EndpointState>,
+    /// Held so that the key stays this configuration's.
+    _tls: Option<Weak<ClientConfig>>,
 }
 
 /// The idle connections of one worker, by endpoint.
 #[derive(Debug, Default)]
 pub struct Pool {
-    kept: Mutex<HashMap<usize, Kept>>,
+    kept: Mutex<HashMap<Key, Kept>>,
 }
 
 impl Pool {
-    /// A connection to the endpoint `key`, if one is at hand.
-    pub fn take(&self, key: usize, now: Instant) -> Option<Idle> {
+    /// A connection of `owner`'s, if one is at hand.
+    pub fn take(&self, owner: Owner<'_>, now: Instant) -> Option<Idle> {
         let mut all = self.kept.lock();
-        let kept = all.get_mut(&key)?;
+        let kept = all.get_mut(&owner.key())?;
         kept.h2.retain(|(_, connection)| !connection.is_closed());
         if let Some((last_used, connection)) = kept.h2.iter_mut().find(|(_, connection)| connection.has_room()) {
             *last_used = now;
@@ -61,12 +99,12 @@ impl Pool {
     }
 
     /// Keeps an HTTP/1.1 connection for later; closes it when there are enough.
-    pub fn keep_h1(&self, key: usize, limits: IdleLimits, now: Instant, transport: Transport) {
+    pub fn keep_h1(&self, owner: Owner<'_>, limits: IdleLimits, now: Instant, transport: Transport) {
         if limits.idle == 0 || limits.idle_timeout.is_zero() {
             return;
         }
         let mut all = self.kept.lock();
-        let kept = all.entry(key).or_default();
+        let kept = all.entry(owner.key()).or_insert_with(|| owner.kept());
         kept.idle_timeout = limits.idle_timeout;
         if kept.h1.len() >= limits.idle {
             kept.h1.remove(0);
@@ -75,9 +113,9 @@ impl Pool {
     }
 
     /// Shares an HTTP/2 connection with the attempts to come.
-    pub fn share_h2(&self, key: usize, limits: IdleLimits, now: Instant, connection: H2Connection) {
+    pub fn share_h2(&self, owner: Owner<'_>, limits: IdleLimits, now: Instant, connection: H2Connection) {
         let mut all = self.kept.lock();
-        let kept = all.entry(key).or_default();
+        let kept = all.entry(owner.key()).or_insert_with(|| owner.kept());
         kept.idle_timeout = limits.idle_timeout;
         kept.h2.push((now, connection));
     }
@@ -93,7 +131,7 @@ impl Pool {
                 }
                 !connection.is_closed() && now.since(*last_used) < timeout
             });
-            !(kept.h1.is_empty() && kept.h2.is_empty())
+            kept.state.strong_count() > 0 && !(kept.h1.is_empty() && kept.h2.is_empty())
         });
     }
 

@@ -162,35 +162,23 @@ impl Relay<'_> {
         Ok(total)
     }
 
-    /// Relays both directions of an upgraded connection until either side ends.
+    /// Relays both directions of an upgraded connection. Each direction ends by itself: an end is passed on, and the
+    /// other one goes on to its own end, as long as it makes progress.
     pub async fn upgraded(&mut self, mut relayed: impl FnMut(Relayed)) -> Result<Relayed, Interruption> {
         let mut total = Relayed::default();
         let mut progress_at = self.clock.now();
+        let (mut from_client, mut from_upstream) = (Direction::Open, Direction::Open);
         let result = poll_fn(|cx| {
             loop {
-                match self.poll_response_piece(cx, &mut None, &mut total)? {
-                    Step::Moved => {
-                        progress_at = self.clock.now();
-                        continue;
-                    }
-                    Step::Ended => return Poll::Ready(Ok(())),
-                    Step::Waiting => {}
+                let moved = self.poll_to_client(cx, &mut from_upstream, &mut total)?
+                    | self.poll_to_upstream(cx, &mut from_client)?;
+                if !moved {
+                    break;
                 }
-                match self.up.poll_writable(cx) {
-                    Poll::Ready(Ok(())) => match self.down.poll_body(cx) {
-                        Poll::Ready(Ok(Some(piece))) => {
-                            self.up.send_body(piece).map_err(Interruption::Upstream)?;
-                            progress_at = self.clock.now();
-                            continue;
-                        }
-                        Poll::Ready(Ok(None)) => return Poll::Ready(Ok(())),
-                        Poll::Ready(Err(_)) => return Poll::Ready(Err(Interruption::ClientGone)),
-                        Poll::Pending => {}
-                    },
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Interruption::Upstream(error))),
-                    Poll::Pending => {}
-                }
-                break;
+                progress_at = self.clock.now();
+            }
+            if (from_client, from_upstream) == (Direction::Ended, Direction::Ended) {
+                return Poll::Ready(Ok(()));
             }
             if let Poll::Ready(Err(error)) = self.up.poll_flush(cx) {
                 return Poll::Ready(Err(Interruption::Upstream(error)));
@@ -202,11 +190,45 @@ impl Relay<'_> {
         })
         .await;
         relayed(total);
-        result?;
-        // The last bytes of either side belong to the other.
-        let _ = poll_fn(|cx| self.up.poll_flush(cx)).await;
-        self.flush_end().await?;
-        Ok(total)
+        result.map(|()| total)
+    }
+
+    /// One step from the upstream to the client; whether anything moved.
+    fn poll_to_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        direction: &mut Direction,
+        total: &mut Relayed,
+    ) -> Result<bool, Interruption> {
+        if *direction == Direction::Open {
+            return match self.poll_response_piece(cx, &mut None, total)? {
+                Step::Moved => Ok(true),
+                Step::Waiting => Ok(false),
+                Step::Ended => {
+                    *direction = Direction::Ending;
+                    Ok(true)
+                }
+            };
+        }
+        Ok(*direction == Direction::Ending && self.down.poll_end_writing(cx).is_ready() && direction.end())
+    }
+
+    /// One step from the client to the upstream; whether anything moved.
+    fn poll_to_upstream(&mut self, cx: &mut Context<'_>, direction: &mut Direction) -> Result<bool, Interruption> {
+        if *direction != Direction::Open {
+            return Ok(*direction == Direction::Ending && self.up.poll_end_writing(cx).is_ready() && direction.end());
+        }
+        match self.up.poll_writable(cx) {
+            Poll::Ready(writable) => writable.map_err(Interruption::Upstream)?,
+            Poll::Pending => return Ok(false),
+        }
+        match self.down.poll_body(cx) {
+            Poll::Ready(Ok(Some(piece))) => self.up.send_body(piece).map_err(Interruption::Upstream)?,
+            Poll::Ready(Ok(None)) => *direction = Direction::Ending,
+            Poll::Ready(Err(_)) => return Err(Interruption::ClientGone),
+            Poll::Pending => return Ok(false),
+        }
+        Ok(true)
     }
 
     fn poll_response_piece(
@@ -323,9 +345,12 @@ impl Relay<'_> {
         if self.timer.poll_until(cx, self.clock, at).is_pending() {
             return Poll::Pending;
         }
-        Poll::Ready(Err(match slow {
-            Some(_) => Interruption::Upload(UploadError::TooSlow),
-            None => Interruption::Timeout(earliest.limit),
+        // Silence while the client is waited for is the client's.
+        let client_s = slow.is_some() || (earliest.limit == Limit::Idle && self.upload.awaits_client());
+        Poll::Ready(Err(if client_s {
+            Interruption::Upload(UploadError::TooSlow)
+        } else {
+            Interruption::Timeout(earliest.limit)
         }))
     }
 }
@@ -333,6 +358,22 @@ impl Relay<'_> {
 struct Encoding {
     encoder: Encoder,
     unflushed: bool,
+}
+
+/// One direction of an upgraded connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Open,
+    /// Its sender has ended; the end is on its way to the receiver.
+    Ending,
+    Ended,
+}
+
+impl Direction {
+    fn end(&mut self) -> bool {
+        *self = Self::Ended;
+        true
+    }
 }
 
 enum Step {

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -40,17 +41,21 @@ pub async fn whole(
     }
     down.hold(true);
     down.send_head(head, length)?;
+    let until = clock.now().after(idle);
     let sent = if length.is_empty() { 0 } else { body.len() as u64 };
     if !length.is_empty() {
-        poll_fn(|cx| down.poll_writable(cx)).await?;
+        poll_fn(|cx| match down.poll_writable(cx) {
+            Poll::Pending => timer.poll_until(cx, clock, until).map(|()| Err(ClientError::Gone)),
+            ready => ready,
+        })
+        .await?;
         down.send_body(Piece::Owned(body))?;
         down.end_body(None)?;
     } else if matches!(down, Downstream::H1(_)) {
         down.end_body(None)?;
     }
-    let until = clock.now().after(idle);
     poll_fn(|cx| match down.poll_flush(cx) {
-        std::task::Poll::Pending => timer.poll_until(cx, clock, until).map(|()| Err(ClientError::Gone)),
+        Poll::Pending => timer.poll_until(cx, clock, until).map(|()| Err(ClientError::Gone)),
         ready => ready,
     })
     .await?;

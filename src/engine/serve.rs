@@ -34,6 +34,8 @@ use pingora_core::protocols::http::v2::server::{default_h2_options, handshake};
 /// How long a connection that we end may take to read our last bytes, and how much it may still send meanwhile.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 1024 * 1024;
+/// How long a connection that was accepted just before the drain may take to begin its first request.
+const FIRST_WORD: Duration = Duration::from_millis(500);
 /// Streams that a client may have open at once (RFC 9113 §5.1.2).
 const MAX_STREAMS: u32 = 128;
 /// What one stream, and all streams of a connection together, may send before we take it.
@@ -122,7 +124,9 @@ async fn http1(ground: Ground, transport: Transport) {
                     return end(&transport, true).await;
                 }
             }
-            Ended::Broken => return,
+            // A body that only the end of the connection delimits must not look whole.
+            Ended::Broken if h1.is_close_delimited() => return transport.reset_on_close(),
+            Ended::Broken => return end(&transport, true).await,
         }
     }
 }
@@ -156,6 +160,7 @@ async fn read_head(
     let silence = if first { header_timeout } else { limits.idle_timeout.0 };
     let silent_until = ground.now().after(silence);
     let mut begun_at = first.then(|| ground.now());
+    let mut drained_at = None;
     let clock = &ground.gateway.clock;
     let outcome = {
         let mut read = pin!(session.read_request());
@@ -166,10 +171,13 @@ async fn read_head(
             let deadline = match transport.guard_verdict() {
                 GuardVerdict::Idle => {
                     // An idle connection owes us nothing and is closed at once; one that is new may still speak.
-                    if draining(cx) && !first {
-                        return Poll::Ready(HeadRead::Drained);
+                    match (draining(cx), first) {
+                        (true, false) => return Poll::Ready(HeadRead::Drained),
+                        (true, true) => {
+                            silent_until.min(drained_at.get_or_insert_with(|| clock.now()).after(FIRST_WORD))
+                        }
+                        (false, _) => silent_until,
                     }
-                    silent_until
                 }
                 _ => begun_at.get_or_insert_with(|| clock.now()).after(header_timeout),
             };
@@ -228,6 +236,7 @@ fn framing_fault(head: &Parts, raw: &[u8]) -> Option<Rejection> {
         let is_length = |line: &[u8]| {
             line.get(..CONTENT_LENGTH.as_str().len())
                 .is_some_and(|name| name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes()))
+                && line.get(CONTENT_LENGTH.as_str().len()) == Some(&b':')
         };
         if lines.any(is_length) {
             return refuse("both Content-Length and Transfer-Encoding");

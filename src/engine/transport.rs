@@ -241,9 +241,32 @@ impl Transport {
         if channel.peer_closed || !channel.ahead.is_empty() || !channel.waiting.is_empty() {
             return false;
         }
-        let mut cx = Context::from_waker(Waker::noop());
-        // Anything to read (data, end or error) makes it unusable: an idle peer has nothing to say.
-        channel.poll_read_ahead(&mut cx).is_pending()
+        // Anything to read (data, end or error) makes it unusable: an idle peer has nothing to say. Sockets are asked
+        // directly, because a poll may be put off by the runtime's budget.
+        let would_block =
+            |result: io::Result<usize>| result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        match &channel.io {
+            Io::Tcp(stream) => would_block(stream.try_read(&mut [0])),
+            Io::Unix(stream) => would_block(stream.try_read(&mut [0])),
+            _ => channel.poll_read_ahead(&mut Context::from_waker(Waker::noop())).is_pending(),
+        }
+    }
+
+    /// Sends what waits, then ends our direction; the peer's may go on. Errors end it as well.
+    pub fn poll_end_writing(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut channel = self.0.lock();
+        match channel.poll_drain(cx) {
+            Poll::Ready(Ok(())) => channel.io.poll_shutdown(cx).map(drop),
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The connection will be reset and not closed: what was cut short must not look whole.
+    pub fn reset_on_close(&self) {
+        if let Io::Tcp(stream) = &self.0.lock().io {
+            let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+        }
     }
 
     /// Reads and forgets what the peer still sends, up to its end or `limit` bytes.

@@ -91,6 +91,12 @@ impl Upload {
         self.state == State::Ended
     }
 
+    /// Whether it is the client that is waited for.
+    #[must_use]
+    pub const fn awaits_client(&self) -> bool {
+        self.waiting_since.is_some()
+    }
+
     /// When the client will have been too slow; `None` while it is not the client that is waited for.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

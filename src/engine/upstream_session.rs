@@ -99,6 +99,7 @@ pub struct H2Upstream {
     body: Option<RecvStream>,
     method: Method,
     body_sent: bool,
+    connection: H2Connection,
     _permit: StreamPermit,
 }
 
@@ -141,13 +142,22 @@ impl UpstreamSession {
         }
         let end = head.length.is_empty();
         let permit = connection.permit();
-        let (response, send) = connection.requests.send_request(request, end).map_err(|error| classify(&error))?;
+        let (response, send) = match connection.requests.send_request(request, end) {
+            Ok(halves) => halves,
+            Err(error) => {
+                connection.retire();
+                tracing::debug!(%error, "upstream connection takes no further stream");
+                // A stream that was never opened has certainly not been processed.
+                return Err(UpstreamError::Refused);
+            }
+        };
         Ok(Self::H2(H2Upstream {
             response: Some(response),
             send,
             body: None,
             method: head.method.clone(),
             body_sent: end,
+            connection: connection.clone(),
             _permit: permit,
         }))
     }
@@ -238,6 +248,14 @@ impl UpstreamSession {
         }
     }
 
+    /// `Ready` when our direction of an upgraded connection has been ended.
+    pub fn poll_end_writing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::H1(h1) => h1.transport.poll_end_writing(cx),
+            Self::H2(_) => Poll::Ready(()),
+        }
+    }
+
     /// Whether this side has switched to bytes.
     #[must_use]
     pub fn is_upgraded(&self) -> bool {
@@ -302,12 +320,19 @@ impl H2Upstream {
             let (parts, ()) = interim.into_parts();
             return Poll::Ready(Ok(Received::Interim(ResponseHead { status: parts.status, headers: parts.headers })));
         }
-        let response = ready!(pin!(response).poll(cx)).map_err(|error| classify(&error))?;
+        let response = ready!(pin!(response).poll(cx)).map_err(|error| {
+            if error.is_go_away() {
+                self.connection.retire();
+            }
+            classify(&error)
+        })?;
         self.response = None;
         let (parts, body) = response.into_parts();
         let ended = body.is_end_stream();
         self.body = Some(body);
-        let declared = if ended { Some(0) } else { parts.headers.get(CONTENT_LENGTH).and_then(parse_length) };
+        // A length of zero without an end may still have trailers: a gRPC status.
+        let declared = parts.headers.get(CONTENT_LENGTH).and_then(parse_length).filter(|length| *length > 0);
+        let declared = if ended { Some(0) } else { declared };
         let length = BodyLength::of_response(&self.method, parts.status, declared);
         let head = ResponseHead { status: parts.status, headers: parts.headers };
         Poll::Ready(Ok(Received::Final(head, length)))

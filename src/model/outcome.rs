@@ -58,14 +58,22 @@ pub enum Termination {
     IdleTimeout,
     /// `timeout.request` was over.
     DeadlineExceeded,
+    /// The gateway stopped: `grace_period` was over.
+    Shutdown,
     /// A defect of the gateway.
     Internal,
 }
 
 impl Termination {
     /// Every reason.
-    pub const ALL: [Self; 5] =
-        [Self::ClientGone, Self::UpstreamReset, Self::IdleTimeout, Self::DeadlineExceeded, Self::Internal];
+    pub const ALL: [Self; 6] = [
+        Self::ClientGone,
+        Self::UpstreamReset,
+        Self::IdleTimeout,
+        Self::DeadlineExceeded,
+        Self::Shutdown,
+        Self::Internal,
+    ];
 
     /// The label in the access log.
     #[must_use]
@@ -75,6 +83,7 @@ impl Termination {
             Self::UpstreamReset => "upstream_reset",
             Self::IdleTimeout => "idle_timeout",
             Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Shutdown => "shutdown",
             Self::Internal => "internal",
         }
     }

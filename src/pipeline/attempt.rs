@@ -1,6 +1,6 @@
 //! What goes upstream: which upstream, by which name, under which limits, with which head.
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::{HeaderMap, Method, Version};
 
 use super::body::BodyRules;
@@ -72,7 +72,7 @@ pub fn plan<'s>(
     let upstream =
         snapshot.upstreams.get(upstream_index).ok_or_else(|| Rejection::new(Code::Internal, "no such upstream"))?;
     exchange.upstream = Some(upstream.upstream.name().clone());
-    let upgrade = exchange.version == Version::HTTP_11 && asks_to_upgrade(&exchange.headers);
+    let upgrade = body_done && upgrades(exchange);
     let Policies {
         access: _,
         cors: _,
@@ -93,6 +93,7 @@ pub fn plan<'s>(
     strip_request(&mut headers, if upgrade { Upgrading::Yes } else { Upgrading::No });
     headers.remove(HOST);
     headers.remove(CONTENT_LENGTH);
+    join_cookies(&mut headers);
     forwarding::write(
         &mut headers,
         &Hop {
@@ -168,6 +169,28 @@ impl Plan<'_> {
         let endless = upgraded || has_type(&head.headers, "text/event-stream");
         self.request_deadline.filter(|_| !endless)
     }
+}
+
+/// HTTP/2 may split `Cookie`; whoever passes it on in HTTP/1.1 has to join it (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Whether the exchange may leave HTTP: a WebSocket handshake (RFC 6455 §4.1), and nothing else. Any other protocol,
+/// h2c above all, would be a tunnel past the routes; its `Upgrade` is dropped, which a server may always do
+/// (RFC 9110 §7.8).
+fn upgrades(exchange: &Exchange) -> bool {
+    let websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    exchange.version == Version::HTTP_11
+        && exchange.method == Method::GET
+        && asks_to_upgrade(&exchange.headers)
+        && exchange.headers.get_all(UPGRADE).iter().all(websocket)
 }
 
 fn length(headers: &HeaderMap, body_done: bool, upgrade: bool) -> BodyLength {

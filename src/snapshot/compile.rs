@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::UnixTime;
 
@@ -236,13 +237,16 @@ fn upstreams(input: &Input<'_>, diagnostics: &mut Diagnostics) -> (Vec<UpstreamE
         let spanned = Spanned::new(name.clone(), config.span);
         let state = before.map(|entry| &entry.upstream);
         let upstream = Upstream::compile(&spanned, config, state, input.sources, diagnostics);
-        let tls = upstream_tls(input, config, before, diagnostics);
+        let tls = upstream_tls(input, config, diagnostics);
         index.insert(name.clone(), entries.len());
-        if let (Some(upstream), Some(tls)) = (upstream, tls) {
-            entries.push(UpstreamEntry { upstream, tls: Some(tls) });
+        if let (Some(upstream), Some((tls, tls_files))) = (upstream, tls) {
+            let unchanged = before
+                .filter(|before| before.tls_files == tls_files && before.upstream.settings() == upstream.settings());
+            let tls = unchanged.and_then(|before| before.tls.clone()).unwrap_or(tls);
+            entries.push(UpstreamEntry { upstream, tls: Some(tls), tls_files });
         } else {
             // Errors were pushed: the snapshot will not be, but references to the name are good.
-            entries.push(UpstreamEntry { upstream: Upstream::demo(None, None), tls: None });
+            entries.push(UpstreamEntry { upstream: Upstream::demo(None, None), tls: None, tls_files: Vec::new() });
         }
     }
     for route in &input.document.route {
@@ -265,7 +269,7 @@ fn upstreams(input: &Input<'_>, diagnostics: &mut Diagnostics) -> (Vec<UpstreamE
                 None => default_tls(input, reference.span, diagnostics),
             };
             index.insert(whole.to_owned(), entries.len());
-            entries.push(UpstreamEntry { upstream, tls });
+            entries.push(UpstreamEntry { upstream, tls, tls_files: Vec::new() });
         }
     }
     (entries, index)
@@ -277,25 +281,36 @@ fn inline_references(reference: &Spanned<upstream::split::Config>) -> impl Itera
     references.into_iter().filter(|one| upstream::split::is_inline(one) || one.value == DEMO)
 }
 
+/// The TLS of an upstream, and the files that it was made from.
 fn upstream_tls(
     input: &Input<'_>,
     config: &Spanned<upstream::Config>,
-    before: Option<&UpstreamEntry>,
     diagnostics: &mut Diagnostics,
-) -> Option<Arc<ClientConfig>> {
-    let Some(tls) = &config.tls else { return default_tls(input, config.span, diagnostics) };
+) -> Option<(Arc<ClientConfig>, Vec<Bytes>)> {
+    let Some(tls) = &config.tls else {
+        return default_tls(input, config.span, diagnostics).map(|tls| (tls, Vec::new()));
+    };
+    let mut files = Vec::new();
     let ca = match &tls.ca {
-        Some(path) => Some(CaBundle { pem: input.assets.require(path, diagnostics)?, span: path.span }),
+        Some(path) => {
+            let pem = input.assets.require(path, diagnostics)?;
+            files.push(pem.clone());
+            Some(CaBundle { pem, span: path.span })
+        }
         None => None,
     };
     let client_certificate = match &tls.client_certificate {
-        Some(ClientCertificate { chain, key }) => Some(key_pair(input.assets, chain, key, diagnostics)?),
+        Some(ClientCertificate { chain, key }) => {
+            let pair = key_pair(input.assets, chain, key, diagnostics)?;
+            files.extend([pair.chain, pair.key].map(Bytes::copy_from_slice));
+            Some(pair)
+        }
         None => None,
     };
     let protocols = upstream_protocols(config.protocol);
     let compiled = ClientTlsInput { ca, client_certificate, protocols, span: tls.span };
-    let _ = before;
-    compile_client(&compiled, input.roots, input.now, diagnostics)
+    let config = compile_client(&compiled, input.roots, input.now, diagnostics)?;
+    Some((config, files))
 }
 
 fn default_tls(input: &Input<'_>, span: SourceSpan, diagnostics: &mut Diagnostics) -> Option<Arc<ClientConfig>> {

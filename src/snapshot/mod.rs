@@ -8,6 +8,7 @@ pub mod tls;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustls::ClientConfig;
 
 pub use self::compile::{Assets, Input, address, compile, paths};
@@ -69,4 +70,6 @@ pub struct UpstreamEntry {
     pub upstream: Upstream,
     /// For its `https://` endpoints.
     pub tls: Option<Arc<ClientConfig>>,
+    /// What the TLS was made from: with the same, its sessions go on over a reload.
+    pub(crate) tls_files: Vec<Bytes>,
 }
