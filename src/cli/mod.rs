@@ -29,6 +29,7 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one value per process")]
 enum Command {
     /// Start the gateway.
     Run(ConfigPath),

@@ -56,31 +56,31 @@ pub struct Surroundings<'a> {
 #[must_use]
 pub fn read(path: &Path) -> Read {
     let loader = Loader::from_environment();
-    let mut loaded = loader.load(path);
-    let document: Option<Document> = config::read(&mut loaded, &SCHEMA);
+    let mut found = loader.load(path);
+    let document: Option<Document> = config::read(&mut found, &SCHEMA);
     let paths = document.as_ref().map(snapshot::paths).unwrap_or_default();
-    let mut files = std::mem::take(&mut loaded.files);
-    files.extend(paths.iter().map(|path| asset_path(&loaded.sources, path)));
-    let assets = loader.assets(&loaded.sources, paths.iter().copied());
+    let mut files = std::mem::take(&mut found.files);
+    files.extend(paths.iter().map(|path| asset_path(&found.sources, path)));
+    let assets = loader.assets(&found.sources, paths.iter().copied());
     let mut content = DefaultHasher::new();
-    for file in loaded.sources.files() {
+    for file in found.sources.files() {
         (&file.path, &file.text).hash(&mut content);
     }
     // What `${env:…}` and `${file:…}` came to stands in the tree.
-    format!("{:?}", loaded.root).hash(&mut content);
+    format!("{:?}", found.root).hash(&mut content);
     for path in &paths {
         assets.get(path).hash(&mut content);
     }
     Read {
         path: path.to_owned(),
-        redacted: secrets::redacted(&loaded.root),
-        sources: loaded.sources,
+        redacted: secrets::redacted(&found.root),
+        sources: found.sources,
         document,
         assets,
         files,
         fingerprint: content.finish(),
-        diagnostics: loaded.diagnostics,
-        root: loaded.root,
+        diagnostics: found.diagnostics,
+        root: found.root,
     }
 }
 

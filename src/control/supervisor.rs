@@ -186,7 +186,7 @@ impl Supervisor {
         let mut read =
             tokio::task::spawn_blocking(move || configuration::read(&path)).await.map_err(|error| failed(&error))?;
         // What could not be read is watched too: the next change may be its mending.
-        *self.files.lock() = read.files.clone();
+        self.files.lock().clone_from(&read.files);
         self.fingerprint.store(read.fingerprint, Ordering::Release);
         if let Some(demo) = start_demo(&read, turn.as_ref()).await.map_err(|error| failed(&error))? {
             *turn = Some(demo);

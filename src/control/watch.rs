@@ -1,6 +1,6 @@
 //! Watches the files of a configuration and asks for a reload when one of them changed.
 //!
-//! Folders are watched and not files, because editors and Kubernetes replace files: a ConfigMap is a symbolic link to a
+//! Folders are watched and not files, because editors and Kubernetes replace files: a `ConfigMap` is a symbolic link to a
 //! folder that is swapped. An event only asks the question; the answer is the content, compared with what was read last.
 
 use std::collections::BTreeSet;

@@ -78,6 +78,7 @@ pub struct AttemptLimits {
 }
 
 /// How an attempt ended.
+#[expect(clippy::large_enum_variant, reason = "one value per attempt, and the large variant is the common one")]
 pub enum AttemptEnd {
     /// A final head, or an upgrade; the body is still to be relayed.
     Answered(UpstreamSession, Received),

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::Live;
 use super::serve::Ground;
+use crate::model::ids::UpstreamName;
 use crate::model::request::Scheme;
 use crate::model::verdict::{Code, Rejection};
 use crate::pipeline::exchange::Exchange;
@@ -46,7 +47,7 @@ fn log(ground: &Ground, exchange: &Exchange, route: Option<&str>, duration: Dura
         request_id: exchange.request_id.to_str().unwrap_or_default(),
         client: exchange.client,
         route,
-        upstream: exchange.upstream.as_ref().map(|upstream| upstream.as_str()),
+        upstream: exchange.upstream.as_ref().map(UpstreamName::as_str),
         endpoint: exchange.attempts.last().map(|attempt| &*attempt.endpoint),
         method: Some(&exchange.method),
         host: Some(exchange.authority.as_bytes()),

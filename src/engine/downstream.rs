@@ -98,7 +98,10 @@ pub struct H1Downstream {
 
 impl std::fmt::Debug for H1Downstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("H1Downstream").field("version", &self.version).field("upgraded", &self.upgraded).finish()
+        f.debug_struct("H1Downstream")
+            .field("version", &self.version)
+            .field("upgraded", &self.upgraded)
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,12 +112,13 @@ pub struct H2Downstream {
     respond: SendResponse<Bytes>,
     send: Option<SendStream<Bytes>>,
     body_ended: bool,
-    /// Our side has sent END_STREAM: there is nothing more to say, and nothing to wait for.
+    /// Our side has sent `END_STREAM`: there is nothing more to say, and nothing to wait for.
     ended: bool,
 }
 
 impl H1Downstream {
     /// Takes the head out of a session that has read it; the session keeps what its framing needs.
+    #[must_use]
     pub fn new(mut session: Box<HttpSession>, transport: Transport) -> (http::request::Parts, Bytes, Self) {
         let raw = session.get_headers_raw_bytes();
         // Decides the body's framing from the head while the head is still there.
@@ -206,7 +210,7 @@ impl H1Downstream {
         }
         self.transport.substitute_head(wire);
         let note = Box::new(ResponseHeader::from(parts));
-        poll_now(self.session.write_response_header(note)).map_err(|_| ClientError::Gone)
+        poll_now(self.session.write_response_header(note)).map_err(|()| ClientError::Gone)
     }
 }
 

@@ -117,6 +117,7 @@ enum State {
 
 /// See the module's documentation.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the bytes so far")]
 pub struct HeadGuard {
     state: State,
     limits: HeadLimits,
@@ -282,8 +283,13 @@ impl HeadGuard {
                 self.chunk = self.chunk << 4 | u64::from(digit);
                 State::ChunkSize(digits + 1)
             }
-            (State::ChunkSize(1..) | State::ExtensionName { begun: true } | State::Unquoted, b';')
-            | (State::ExtensionValue { begun: true }, b';') => State::ExtensionName { begun: false },
+            (
+                State::ChunkSize(1..)
+                | State::ExtensionName { begun: true }
+                | State::ExtensionValue { begun: true }
+                | State::Unquoted,
+                b';',
+            ) => State::ExtensionName { begun: false },
             (State::ExtensionName { begun: true }, b'=') => State::ExtensionValue { begun: false },
             (State::ExtensionName { .. }, byte) if is_token(byte) => State::ExtensionName { begun: true },
             (State::ExtensionValue { begun: false }, b'"') => State::Quoted { escaped: false },

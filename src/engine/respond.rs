@@ -46,7 +46,7 @@ pub async fn whole(
     if !length.is_empty() {
         poll_fn(|cx| match down.poll_writable(cx) {
             Poll::Pending => timer.poll_until(cx, clock, until).map(|()| Err(ClientError::Gone)),
-            ready => ready,
+            ready @ Poll::Ready(_) => ready,
         })
         .await?;
         down.send_body(Piece::Owned(body))?;
@@ -56,7 +56,7 @@ pub async fn whole(
     }
     poll_fn(|cx| match down.poll_flush(cx) {
         Poll::Pending => timer.poll_until(cx, clock, until).map(|()| Err(ClientError::Gone)),
-        ready => ready,
+        ready @ Poll::Ready(_) => ready,
     })
     .await?;
     Ok(sent)

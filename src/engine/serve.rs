@@ -344,8 +344,12 @@ async fn http2(ground: Ground, transport: Transport) {
     }
 }
 
+/// A request on an HTTP/2 connection, and the way to answer it.
+type H2Request = (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);
+
+#[expect(clippy::large_enum_variant, reason = "one value per stream, and the large variant is the common one")]
 enum H2Event {
-    Accepted(Option<Result<(http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>), h2::Error>>),
+    Accepted(Option<Result<H2Request, h2::Error>>),
     Leave,
     Cut,
 }

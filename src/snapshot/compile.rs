@@ -42,6 +42,7 @@ pub struct Input<'a> {
 }
 
 /// The files that a document names, apart from `${file:…}`.
+#[must_use]
 pub fn paths(document: &Document) -> Vec<&Spanned<String>> {
     let mut paths = Vec::new();
     for tls in document.listener.iter().filter_map(|listener| listener.tls.as_ref()) {
@@ -69,7 +70,8 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
     let routes = routes(input, &index, diagnostics);
     let names: Vec<RouteName> = document.route.iter().enumerate().map(|(at, route)| name_of(at, route)).collect();
     let matches = document.route.iter().zip(&names).enumerate();
-    let router = Router::build(matches.map(|(at, (route, name))| (at, name, &route.first.r#match)), diagnostics);
+    let matches = matches.map(|(at, (written, name))| (at, name, &written.first.r#match));
+    let found = Router::build(matches, diagnostics);
     unused(document, diagnostics);
     if diagnostics.errors() > errors {
         return None;
@@ -77,7 +79,7 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
     Some(Snapshot {
         generation: input.previous.map_or(1, |previous| previous.generation + 1),
         listeners,
-        router: router?,
+        router: found?,
         routes,
         upstreams,
         trusted_proxies,
@@ -364,29 +366,26 @@ fn routes(input: &Input<'_>, index: &HashMap<String, usize>, diagnostics: &mut D
 
 /// The name of a route: the written one, or what it matches.
 fn name_of(at: usize, route: &RouteConfig) -> RouteName {
-    match &route.first.name {
-        Some(name) => name.value.as_str().into(),
-        None => {
-            let shown = route.first.r#match.summary();
-            if shown.is_empty() { format!("route-{}", at + 1).into() } else { shown.into() }
-        }
+    if let Some(name) = &route.first.name {
+        return name.value.as_str().into();
     }
+    let shown = route.first.r#match.summary();
+    if shown.is_empty() { format!("route-{}", at + 1).into() } else { shown.into() }
 }
 
 fn layered(document: &Document, route: &RouteConfig, diagnostics: &mut Diagnostics) -> RoutePolicies {
     let mut profiles = Vec::new();
     for name in &route.first.r#use {
-        match document.profile.get(&name.value) {
-            Some(profile) => profiles.push(&profile.value),
-            None => {
-                let unknown = format!("no such profile: {:?}", name.value);
-                let diagnostic = Diagnostic::error("unknown_reference", name.span, unknown);
-                diagnostics.push(match did_you_mean(&name.value, document.profile.keys().map(String::as_str)) {
-                    Some(near) => diagnostic.help(format!("did you mean \"{near}\"?")),
-                    None => diagnostic.help(format!("define [profile.{}]", name.value)),
-                });
-            }
+        if let Some(profile) = document.profile.get(&name.value) {
+            profiles.push(&profile.value);
+            continue;
         }
+        let unknown = format!("no such profile: {:?}", name.value);
+        let diagnostic = Diagnostic::error("unknown_reference", name.span, unknown);
+        diagnostics.push(match did_you_mean(&name.value, document.profile.keys().map(String::as_str)) {
+            Some(near) => diagnostic.help(format!("did you mean \"{near}\"?")),
+            None => diagnostic.help(format!("define [profile.{}]", name.value)),
+        });
     }
     RoutePolicies::layer(&document.defaults, profiles, &route.second)
 }
