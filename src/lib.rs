@@ -7,11 +7,11 @@ pub mod model;
 pub mod routing;
 pub mod upstream;
 pub mod policy;
+pub mod telemetry;
 pub mod config;
 pub mod snapshot;
 pub mod pipeline;
 pub mod explain;
-pub mod telemetry;
 #[expect(
     clippy::disallowed_types,
     clippy::disallowed_methods,

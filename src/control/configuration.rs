@@ -1,5 +1,6 @@
 //! One way from a path to a compiled configuration, for `run`, reloads, `check` and `explain` alike.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
@@ -34,6 +35,8 @@ pub struct Read {
     pub files: Vec<PathBuf>,
     /// The document with every secret shown as its reference.
     pub redacted: Json,
+    /// Stands for the content of everything that was read: equal content, equal number.
+    pub fingerprint: u64,
     /// What is wrong so far.
     pub diagnostics: Diagnostics,
     root: config::node::Node,
@@ -58,7 +61,16 @@ pub fn read(path: &Path) -> Read {
     let paths = document.as_ref().map(snapshot::paths).unwrap_or_default();
     let mut files = std::mem::take(&mut loaded.files);
     files.extend(paths.iter().map(|path| asset_path(&loaded.sources, path)));
-    let assets = loader.assets(&loaded.sources, paths);
+    let assets = loader.assets(&loaded.sources, paths.iter().copied());
+    let mut content = DefaultHasher::new();
+    for file in loaded.sources.files() {
+        (&file.path, &file.text).hash(&mut content);
+    }
+    // What `${env:…}` and `${file:…}` came to stands in the tree.
+    format!("{:?}", loaded.root).hash(&mut content);
+    for path in &paths {
+        assets.get(path).hash(&mut content);
+    }
     Read {
         path: path.to_owned(),
         redacted: secrets::redacted(&loaded.root),
@@ -66,6 +78,7 @@ pub fn read(path: &Path) -> Read {
         document,
         assets,
         files,
+        fingerprint: content.finish(),
         diagnostics: loaded.diagnostics,
         root: loaded.root,
     }

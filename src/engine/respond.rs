@@ -19,8 +19,8 @@ use crate::model::verdict::Rejection;
 use crate::pipeline::fail;
 
 /// Answers what never became a request; the connection ends after it.
-pub async fn refuse_raw(transport: &Transport, rejection: &Rejection) {
-    let (mut head, body) = fail::response(rejection, None, None);
+pub fn refuse_raw(transport: &Transport, rejection: &Rejection, request_id: &HeaderValue) {
+    let (mut head, body) = fail::response(rejection, None, Some(request_id));
     stamp(&mut head);
     let wire = head_wire::response(head.status, &head.headers, Framing::Length(body.len() as u64), Persistence::Close);
     let _ = transport.push(&wire).and_then(|()| transport.push(&body));

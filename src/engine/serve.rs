@@ -24,6 +24,7 @@ use crate::model::drain::DrainWatch;
 use crate::model::listener::Protocol;
 use crate::model::verdict::{Code, Rejection};
 use crate::pipeline::exchange::Peer;
+use crate::pipeline::receive::fresh_id;
 use crate::telemetry::metrics::NonRequest;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -96,9 +97,10 @@ async fn http1(ground: Ground, transport: Transport) {
         {
             Next::Request(session) => session,
             Next::Refuse(rejection, why) => {
-                ground.non_request(why);
+                let request_id = fresh_id(ground.worker.random_bits());
+                complete::refused(&ground, why, &rejection, &request_id);
                 transport.hold_flushes(false);
-                respond::refuse_raw(&transport, &rejection).await;
+                respond::refuse_raw(&transport, &rejection, &request_id);
                 return end(&transport, true).await;
             }
             Next::Quiet(why) => {
@@ -343,7 +345,9 @@ struct Stream {
 
 impl Stream {
     async fn serve(self, down: Downstream, head: Parts) {
-        let fault = framing_fault(&head, &[]);
+        let most = usize::try_from(self.ground.info.listener.limits.header_count).unwrap_or(usize::MAX);
+        let fault =
+            if head.headers.len() > most { Some(HeadFault::TooMany.rejection()) } else { framing_fault(&head, &[]) };
         let mut timer = Timer::default();
         let _ = exchange::run(&self.ground, down, head, fault, &mut timer).await;
     }

@@ -13,12 +13,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("upstream", &["model"]),
     ("cache", &["model"]),
     ("policy", &["model"]),
-    // the document names the settings of telemetry, which itself imports only model
+    // the settings of telemetry are part of the document
+    ("telemetry", &["model"]),
     ("config", &["model", "routing", "upstream", "cache", "policy", "telemetry"]),
     ("snapshot", &["model", "routing", "upstream", "cache", "policy", "config"]),
     ("pipeline", &["model", "routing", "upstream", "cache", "policy", "snapshot"]),
     ("explain", &["model", "routing", "upstream", "policy", "snapshot", "pipeline"]),
-    ("telemetry", &["model", "pipeline"]),
     ("cache::store", &["model", "cache", "telemetry"]),
     ("engine", &["model", "upstream", "snapshot", "pipeline", "cache", "cache::store", "telemetry"]),
     ("edge", &["model", "telemetry", "engine"]),

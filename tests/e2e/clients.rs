@@ -57,7 +57,7 @@ impl Curl {
 async fn curl_over_http_1() {
     let bench = curl_bench().await;
     assert_eq!(bench.run("public", &[]).await, "GET /a?b 1.1 200");
-    assert_eq!(bench.run("public", &["--http1.0"]).await, "GET /a?b 1.1 200".replace("1.1", "1.1"));
+    assert_eq!(bench.run("public", &["--http1.0"]).await, "GET /a?b 1.1 200");
     assert!(bench.run("public", &["--head"]).await.ends_with(" 1.1 200"));
     assert_eq!(bench.run("tls", &["--http1.1"]).await, "GET /a?b 1.1 200");
     assert_eq!(bench.run("public", &["--compressed"]).await, "GET /a?b 1.1 200");

@@ -354,10 +354,10 @@ async fn an_upstream_that_stops_reading_does_not_hold_up_other_uploads() {
     })
     .await;
     let (_gateway, mut client) = clear(&(upstream.toml("api") + &all_to("api"))).await;
-    const LENGTH: usize = 512 * 1024;
+    let length = 512 * 1024;
     let mut stalled = client.begin(post("/stalled"), false).await;
     let mut uploading = tokio::spawn(async move {
-        write(&mut stalled.send, Bytes::from(vec![0; LENGTH]), true).await.unwrap();
+        write(&mut stalled.send, Bytes::from(vec![0; length]), true).await.unwrap();
         stalled
     });
     for _ in 0..20 {
@@ -365,7 +365,7 @@ async fn an_upstream_that_stops_reading_does_not_hold_up_other_uploads() {
     }
     gate.open();
     let stalled = within("the upload", &mut uploading).await.unwrap();
-    assert_eq!(stalled.whole().await.body, LENGTH.to_string().as_bytes());
+    assert_eq!(stalled.whole().await.body, length.to_string().as_bytes());
 }
 
 #[tokio::test]
@@ -512,10 +512,10 @@ async fn a_head_over_the_limit_is_refused_over_http_2() {
     for number in 0..40 {
         many = many.header(format!("x-{number}"), "v");
     }
-    for request in [large, many.body(()).unwrap()] {
+    for (name, request) in [("8 KiB", large), ("40 fields", many.body(()).unwrap())] {
         match client.begin(request, true).await.result().await {
-            Ok(answer) => assert_eq!(answer.status, 431),
-            Err(error) => assert!(error.is_reset() || error.is_go_away(), "{error}"),
+            Ok(answer) => assert_eq!(answer.status, 431, "{name}"),
+            Err(error) => assert!(error.is_reset() || error.is_go_away(), "{name}: {error}"),
         }
     }
     assert_eq!(upstream.requests().len(), 0);

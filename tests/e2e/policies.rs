@@ -247,14 +247,14 @@ async fn compress_leaves_alone_what_is_compressed_or_not_worth_it() {
 #[tokio::test]
 async fn compressed_pieces_leave_as_they_come() {
     let gate = super::harness::Gate::new();
-    let held = gate.clone();
+    let door = gate.clone();
     let upstream = Upstream::start(move |mut conn: Conn| {
-        let held = held.clone();
+        let door = door.clone();
         async move {
             conn.request().await?;
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
             conn.send(format!("{head}c\r\ndata: first\n\r\n")).await?;
-            held.passed().await;
+            door.passed().await;
             conn.send("d\r\ndata: second\n\r\n0\r\n\r\n").await
         }
     })

@@ -42,7 +42,7 @@ async fn a_changed_file_is_noticed() {
     says(&gateway, "three").await;
 }
 
-/// Lays a configuration out as Kubernetes mounts a ConfigMap: `portcullis.toml -> ..data/portcullis.toml`,
+/// Lays a configuration out as Kubernetes mounts a `ConfigMap`: `portcullis.toml -> ..data/portcullis.toml`,
 /// `..data -> ..VERSION`.
 fn mount(folder: &Path, version: &str, config: &str) -> PathBuf {
     let place = folder.join("config");

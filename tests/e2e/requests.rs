@@ -119,13 +119,13 @@ async fn a_response_that_ends_with_its_connection_is_passed_on_whole() {
 #[tokio::test]
 async fn a_response_streams_as_it_comes() {
     let gate = Gate::new();
-    let held = gate.clone();
+    let door = gate.clone();
     let upstream = Upstream::start(move |mut conn: Conn| {
-        let held = held.clone();
+        let door = door.clone();
         async move {
             conn.request().await?;
             conn.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").await?;
-            held.passed().await;
+            door.passed().await;
             conn.send("6\r\nsecond\r\n0\r\n\r\n").await
         }
     })
@@ -246,14 +246,14 @@ async fn a_response_may_come_before_the_upload_is_over() {
 #[tokio::test]
 async fn an_upstream_that_answers_early_and_takes_the_rest_ends_in_order() {
     let gate = Gate::new();
-    let held = gate.clone();
+    let door = gate.clone();
     let upstream = Upstream::start(move |mut conn: Conn| {
-        let held = held.clone();
+        let door = door.clone();
         async move {
             loop {
                 conn.head().await?;
                 conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel").await?;
-                held.passed().await;
+                door.passed().await;
                 conn.body().await;
                 conn.send("lo").await?;
             }
@@ -518,9 +518,9 @@ async fn a_client_that_goes_away_cancels_the_upstream_request() {
         client.send("GET / HTTP/1.1\r\nHost: example.com\r\n\r\n").await;
         upstream.request(number).await;
         if number == 0 {
-            client.wire.reset()
+            client.wire.reset();
         } else {
-            drop(client)
+            drop(client);
         }
         upstream.ended(number).await;
     }

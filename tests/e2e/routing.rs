@@ -16,8 +16,9 @@ async fn taken(gateway: &Gateway, request: &str) -> String {
     let (method, rest) = request.split_once(' ').unwrap();
     let (rest, lines) = rest.split_once(" with ").unwrap_or((rest, ""));
     let (host, target) = rest.split_once('/').unwrap();
-    let lines: String = lines.split("; ").filter(|line| !line.is_empty()).map(|line| format!("{line}\r\n")).collect();
-    let request = format!("{method} /{target} HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n");
+    let lines = lines.replace("; ", "\r\n");
+    let end = if lines.is_empty() { "" } else { "\r\n" };
+    let request = format!("{method} /{target} HTTP/1.1\r\nHost: {host}\r\n{lines}{end}\r\n");
     let answer = ask(gateway.public().await, &request).await;
     if answer.status == 200 { answer.text() } else { answer.status.to_string() }
 }
@@ -56,7 +57,6 @@ async fn the_most_specific_route_wins_whatever_the_order() {
         ("POST other.org/orders/new", "exact"),
         ("POST other.org/orders/new/7", "long prefix"),
         ("GET other.org/orders/7", "get"),
-        ("HEAD other.org/orders/7", "200"),
         ("GET other.org/orders/7 with x-a: 1", "get with one"),
         ("GET other.org/orders/7 with x-a: 1; x-b: 1", "get with two"),
         ("GET other.org/orders/7 with x-b: 1", "get"),
@@ -67,7 +67,6 @@ async fn the_most_specific_route_wins_whatever_the_order() {
         ("GET a.b.example.com/", "wildcard"),
         ("GET example.com/orders/new", "exact"),
     ];
-    let cases: Vec<_> = cases.into_iter().filter(|(request, _)| !request.starts_with("HEAD")).collect();
     let mut reversed = table;
     reversed.reverse();
     for table in [table, reversed] {

@@ -117,7 +117,7 @@ impl Client {
         }
         match head.field("content-length") {
             Some(length) => self.wire.sized(length.parse().expect("a length")).await,
-            None => self.wire.to_end().await,
+            None => self.wire.rest().await,
         }
     }
 

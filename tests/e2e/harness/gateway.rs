@@ -253,7 +253,7 @@ impl Gateway {
         eventually(&format!("the access log shows {what}"), async || {
             let text = self.access_log();
             // the last line may be half written
-            let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
             let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
             whole.lines().map(read).find(&wanted)
         })

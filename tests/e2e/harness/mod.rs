@@ -33,10 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 pub fn within<T>(what: &str, future: impl Future<Output = T>) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
     async move {
-        match tokio::time::timeout(PATIENCE, future).await {
-            Ok(value) => value,
-            Err(_) => panic!("{what}: not within {PATIENCE:?}, at {caller}"),
-        }
+        let result = tokio::time::timeout(PATIENCE, future).await;
+        result.unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}, at {caller}"))
     }
 }
 

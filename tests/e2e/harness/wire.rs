@@ -155,7 +155,7 @@ impl Wire {
     }
 
     /// A body that lasts until the connection ends; whole when it ends in order.
-    pub async fn to_end(&mut self) -> Body {
+    pub async fn rest(&mut self) -> Body {
         loop {
             match self.fill().await {
                 Ok(0) => return Body { bytes: std::mem::take(&mut self.buffer), whole: true, ..Body::default() },
