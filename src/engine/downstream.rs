@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use pingora_core::protocols::http::v1::server::HttpSession;
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use super::head_guard::GuardVerdict;
 use super::head_wire::{self, Framing, Persistence};
 use super::transport::Transport;
 use crate::model::response::{BodyLength, ResponseHead};
@@ -262,6 +263,9 @@ impl Downstream {
         match self {
             Self::H1(h1) => match ready!(pin!(h1.session.read_body_bytes()).poll(cx)) {
                 Ok(piece) => Poll::Ready(Ok(piece)),
+                Err(_) if matches!(h1.transport.guard_verdict(), GuardVerdict::Refused(_)) => {
+                    Poll::Ready(Err(ClientError::BadBody))
+                }
                 Err(error)
                     if matches!(
                         error.etype(),

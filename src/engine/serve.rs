@@ -27,6 +27,7 @@ use crate::pipeline::exchange::Peer;
 use crate::pipeline::receive::fresh_id;
 use crate::telemetry::metrics::NonRequest;
 use bytes::Bytes;
+use http::Method;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use pingora_core::protocols::http::v1::server::HttpSession;
@@ -225,6 +226,9 @@ enum HeadRead {
 /// What pingora repairs in silence, and we refuse: the length of a message must have one reading (RFC 9112 §6).
 fn framing_fault(head: &Parts, raw: &[u8]) -> Option<Rejection> {
     let refuse = |detail| Some(Rejection::new(Code::BadRequest, detail));
+    if head.method != Method::CONNECT && !raw.is_empty() && !is_target(raw) {
+        return refuse("the target is neither a path nor an http URL");
+    }
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if codings.next().is_some() {
@@ -251,6 +255,14 @@ fn framing_fault(head: &Parts, raw: &[u8]) -> Option<Rejection> {
         return refuse("Content-Length is not one number");
     }
     None
+}
+
+/// Whether the request line names its target in a form that a server is asked in: origin, absolute with a scheme of
+/// ours, or asterisk (RFC 9112 §3.2).
+fn is_target(head: &[u8]) -> bool {
+    let target = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    let begins = |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    target.starts_with(b"/") || target == b"*" || begins(b"http://") || begins(b"https://")
 }
 
 /// Ends a connection: what waits is sent, our direction is closed, and, when the client may still be sending, its
