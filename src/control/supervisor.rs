@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use tokio::runtime::Handle;
 
 use super::configuration::{self, Read, Surroundings};
-use super::dns::{Resolver, SystemNames};
+use super::dns::{LookupError, Resolver, SystemNames};
 use crate::config::document::Document;
 use crate::demo::{self, DemoApp};
 use crate::edge::Workers;
@@ -26,7 +26,7 @@ use crate::model::listener::ListenerSpec;
 use crate::snapshot::Snapshot;
 use crate::snapshot::tls::{bundled_roots, system_roots};
 use crate::telemetry::Telemetry;
-use crate::telemetry::metrics::{Exposed, Metrics};
+use crate::telemetry::metrics::{Exposed, Metrics, Resolution};
 
 /// How long a reload waits for names that were never resolved; requests for them are refused until they are.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(3);
@@ -47,6 +47,19 @@ pub enum Trigger {
     Admin,
 }
 
+impl Trigger {
+    /// The name in logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Signal => "signal",
+            Self::File => "file",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// A configuration that was refused; the one before stays in force.
 #[derive(Debug, Clone, Serialize)]
 pub struct Refused {
@@ -57,6 +70,18 @@ pub struct Refused {
     /// All findings for a person.
     #[serde(skip)]
     pub text: String,
+}
+
+impl Refused {
+    /// Puts each finding on the log, in a line of its own.
+    fn say(&self) {
+        for finding in self.diagnostics.as_array().into_iter().flatten() {
+            let text = |key: &str| finding.get(key).and_then(Json::as_str).unwrap_or_default();
+            let line = finding.get("line").and_then(Json::as_u64).unwrap_or_default();
+            let at = format!("{}:{line}", text("file"));
+            tracing::error!(code = text("code"), at, detail = text("message"), help = text("help"), "configuration");
+        }
+    }
 }
 
 /// What `/api/v1/config` shows.
@@ -128,7 +153,7 @@ impl Supervisor {
         let supervisor = Arc::new(Self {
             path: read.path.clone(),
             workers: Workers::start(workers, Arc::clone(&gateway)).map_err(broken)?,
-            resolver: Resolver::new(names, Handle::current(), fastrand::u64(..)),
+            resolver: Resolver::new(names, Handle::current(), fastrand::u64(..)).counted(count_resolutions(&gateway)),
             roots,
             status: Mutex::new(Status {
                 generation: snapshot.generation,
@@ -164,16 +189,17 @@ impl Supervisor {
                 status.config = read.redacted.clone();
                 status.last_error = None;
                 drop(status);
-                tracing::info!(generation = snapshot.generation, ?trigger, "configuration in force");
+                let trigger = trigger.as_str();
+                tracing::info!(generation = snapshot.generation, trigger, "configuration in force");
             }
             Err(refused) => {
                 self.gateway.telemetry.metrics.config_refused();
                 tracing::error!(
                     reason = refused.summary,
-                    ?trigger,
-                    "configuration refused, the one before stays\n{}",
-                    refused.text
+                    trigger = trigger.as_str(),
+                    "configuration refused, the one before stays"
                 );
+                refused.say();
                 let error = LastError { at: unix_seconds(), trigger, refused: refused.clone() };
                 self.status.lock().last_error = Some(error);
             }
@@ -325,6 +351,19 @@ async fn start_demo(read: &Read, running: Option<&DemoApp>) -> std::io::Result<O
         return Ok(None);
     }
     demo::start().await.map(Some)
+}
+
+/// Tells the metrics how each resolution ended.
+fn count_resolutions(gateway: &Gateway) -> impl Fn(Option<&LookupError>) + Send + Sync + 'static {
+    let metrics = Arc::clone(&gateway.telemetry.metrics);
+    move |error| {
+        metrics.resolved(match error {
+            None => Resolution::Resolved,
+            Some(LookupError::NoAddress) => Resolution::NotFound,
+            Some(LookupError::Timeout) => Resolution::Timeout,
+            Some(LookupError::Failed(_)) => Resolution::Failed,
+        });
+    }
 }
 
 fn native_roots() -> Arc<RootCertStore> {

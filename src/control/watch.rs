@@ -4,12 +4,14 @@
 //! folder that is swapped. An event only asks the question; the answer is the content, compared with what was read last.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify_debouncer_full::notify::{self, RecursiveMode};
-use notify_debouncer_full::{DebounceEventResult, new_debouncer};
+use notify_debouncer_full::notify::{self, EventKind, RecursiveMode};
+use notify_debouncer_full::{DebounceEventResult, DebouncedEvent, new_debouncer};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::supervisor::{Supervisor, Trigger};
@@ -20,9 +22,14 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// Watches until the supervisor's process ends. Failing to watch is said once; SIGHUP and the admin API still reload.
 pub async fn watch(supervisor: Arc<Supervisor>) {
     let (events, mut changed) = mpsc::channel::<()>(1);
-    let notify = move |_: DebounceEventResult| {
-        // A full channel means that a look is due anyway.
-        let _ = events.try_send(());
+    let names = Arc::new(Mutex::new(BTreeSet::<OsString>::new()));
+    let of_ours = Arc::clone(&names);
+    let notify = move |result: DebounceEventResult| {
+        // A log that is written beside the configuration is none of ours, and neither is our own reading of it.
+        if result.map_or(true, |events| events.iter().any(|event| concerns(event, &of_ours.lock()))) {
+            // A full channel means that a look is due anyway.
+            let _ = events.try_send(());
+        }
     };
     let mut debouncer = match new_debouncer(SETTLE, None, notify) {
         Ok(debouncer) => debouncer,
@@ -33,7 +40,9 @@ pub async fn watch(supervisor: Arc<Supervisor>) {
     };
     let mut folders: BTreeSet<PathBuf> = BTreeSet::new();
     loop {
-        let wanted = folders_of(supervisor.files().iter());
+        let files = supervisor.files();
+        let wanted = folders_of(files.iter());
+        *names.lock() = names_of(&files);
         for gone in folders.difference(&wanted) {
             let _ = debouncer.unwatch(gone);
         }
@@ -55,6 +64,28 @@ pub async fn watch(supervisor: Arc<Supervisor>) {
     }
 }
 
+/// Whether an event is a change of something that is called like one of the files, like a link on the way to one, or like
+/// a configuration file that is new in a folder of them.
+fn concerns(event: &DebouncedEvent, names: &BTreeSet<OsString>) -> bool {
+    let is_ours = |path: &PathBuf| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        path.file_name().is_none_or(|name| names.contains(name))
+            || extension.is_some_and(|extension| matches!(extension, "toml" | "yaml" | "yml" | "json"))
+    };
+    !matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(is_ours)
+}
+
+/// What the files, and the folders and links on the way to them, are called.
+fn names_of(files: &[PathBuf]) -> BTreeSet<OsString> {
+    let mut names = BTreeSet::new();
+    for file in files {
+        for path in links_of(file) {
+            names.extend(path.components().map(|component| component.as_os_str().to_owned()));
+        }
+    }
+    names
+}
+
 fn unwatched(folder: &Path, error: &notify::Error) {
     tracing::warn!(folder = %folder.display(), %error, "a folder of the configuration is not watched");
 }
@@ -62,20 +93,21 @@ fn unwatched(folder: &Path, error: &notify::Error) {
 /// The folders in which the files stand, by every link on the way: the swap of a link happens in the link's folder.
 fn folders_of<'a>(files: impl Iterator<Item = &'a PathBuf>) -> BTreeSet<PathBuf> {
     let mut folders = BTreeSet::new();
-    for file in files {
-        let mut path = file.clone();
-        for _ in 0..8 {
-            if path.is_dir() {
-                folders.insert(path.clone());
-            }
-            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            folders.insert(parent.to_owned());
-            let Some(next) = next_link(&path) else { break };
-            path = next;
+    for path in files.flat_map(|file| links_of(file)) {
+        if path.is_dir() {
+            folders.insert(path.clone());
         }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        folders.insert(parent.to_owned());
     }
     folders.retain(|folder| folder.is_dir());
     folders
+}
+
+/// The path, and what it becomes with each symbolic link on the way followed; bounded, because links may form a ring.
+fn links_of(file: &Path) -> Vec<PathBuf> {
+    const MOST: usize = 8;
+    std::iter::successors(Some(file.to_owned()), |path| next_link(path)).take(MOST).collect()
 }
 
 /// The path with its last symbolic link followed once.

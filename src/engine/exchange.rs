@@ -121,7 +121,7 @@ impl<'a> Run<'a> {
             Admission::Go => self.forward(route).await,
             Admission::Answer(answer) => {
                 let mut head = ResponseHead { status: answer.status, headers: answer.headers };
-                dress::own(Some(route), &self.exchange, &mut head);
+                dress::answer(route, &self.exchange, &mut head);
                 self.answer(head, answer.body).await
             }
             Admission::Refuse(rejection) => self.refuse_on(Some(route), rejection).await,

@@ -7,9 +7,9 @@ use super::clock::Instant;
 /// Which limit a [`Deadline`] comes from; the name goes into logs and error details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Limit {
-    /// `timeout.request`: from the first byte of the request to the last of the response.
+    /// `timeout.request`: from the head of the request to the last byte of the response.
     Request,
-    /// `timeout.attempt`: from the start of one attempt to its response head.
+    /// `timeout.attempt`: from the last byte of the request to the head of the response, for each attempt.
     Attempt,
     /// `timeout.idle`: between two reads or writes that make progress.
     Idle,

@@ -27,16 +27,12 @@ pub enum Code {
     NotImplemented,
     /// The `Expect` field asks for something unknown (RFC 9110 §10.1.1).
     ExpectationFailed,
-    /// The authority is not served on this connection (RFC 9110 §15.5.20).
-    MisdirectedRequest,
     /// The upstream refused the connection or could not be reached.
     UpstreamUnreachable,
     /// The upstream's answer was not HTTP, or it ended in the middle of its head.
     UpstreamInvalid,
     /// No endpoint to try: names not resolved, or none in the upstream.
     NoHealthyEndpoint,
-    /// The gateway is at a limit of its own.
-    Overloaded,
     /// `timeout.attempt` or `connect_timeout` was over.
     UpstreamTimeout,
     /// `timeout.request` was over.
@@ -47,7 +43,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for the reference and for metrics that start at zero.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 15] = [
         Self::BadRequest,
         Self::Forbidden,
         Self::NoRoute,
@@ -57,11 +53,9 @@ impl Code {
         Self::HeadersTooLarge,
         Self::NotImplemented,
         Self::ExpectationFailed,
-        Self::MisdirectedRequest,
         Self::UpstreamUnreachable,
         Self::UpstreamInvalid,
         Self::NoHealthyEndpoint,
-        Self::Overloaded,
         Self::UpstreamTimeout,
         Self::DeadlineExceeded,
         Self::Internal,
@@ -123,12 +117,6 @@ impl Code {
             Self::ExpectationFailed => {
                 ("expectation_failed", StatusCode::EXPECTATION_FAILED, "Expectation failed", "http_request_error")
             }
-            Self::MisdirectedRequest => (
-                "misdirected_request",
-                StatusCode::MISDIRECTED_REQUEST,
-                "Not served on this connection",
-                "http_request_error",
-            ),
             Self::UpstreamUnreachable => {
                 ("upstream_unreachable", StatusCode::BAD_GATEWAY, "Upstream unreachable", "connection_refused")
             }
@@ -141,9 +129,6 @@ impl Code {
                 "No healthy endpoint",
                 "destination_unavailable",
             ),
-            Self::Overloaded => {
-                ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "Overloaded", "connection_limit_reached")
-            }
             Self::UpstreamTimeout => {
                 ("upstream_timeout", StatusCode::GATEWAY_TIMEOUT, "Upstream too slow", "http_response_timeout")
             }

@@ -28,16 +28,12 @@ pub fn finish(
     length: BodyLength,
     upgrading: Upgrading,
 ) -> Result<Option<Encoder>, Rejection> {
-    let Policies { access: _, cors, validate: _, redirect: _, respond: _, rewrite: _, headers, compress, timeout: _ } =
+    let Policies { access: _, cors, validate: _, redirect: _, respond: _, rewrite: _, headers: _, compress, timeout: _ } =
         &route.policies;
     strip_response(&mut head.headers, upgrading);
     forwarding::via(&mut head.headers, Version::HTTP_11);
     head.headers.insert(X_REQUEST_ID, exchange.request_id.clone());
-    if let Some(headers) = headers.as_ref().filter(|headers| headers.policy.edits_responses()) {
-        let client = exchange.client_text();
-        let values = exchange.values(&client, &route.name);
-        headers.policy.edit_response(&values, &exchange.headers, &mut head.headers);
-    }
+    edit(route, exchange, head);
     grant(cors.as_ref(), exchange, head);
     let Some(compress) = compress.as_ref().filter(|_| upgrading == Upgrading::No) else { return Ok(None) };
     let known = match length {
@@ -51,7 +47,31 @@ pub fn finish(
     compress.policy.apply(plan, &mut head.headers).map_err(failed)
 }
 
-/// Prepares a response of our own. A page that may read the upstream's responses may read these as well.
+/// Prepares the answer of a policy: it is a response of the route, so the route's edits hold for it.
+pub fn answer(route: &Route, exchange: &Exchange, head: &mut ResponseHead) {
+    edit(route, exchange, head);
+    own(Some(route), exchange, head);
+}
+
+fn edit(route: &Route, exchange: &Exchange, head: &mut ResponseHead) {
+    let Policies {
+        access: _,
+        cors: _,
+        validate: _,
+        redirect: _,
+        respond: _,
+        rewrite: _,
+        headers,
+        compress: _,
+        timeout: _,
+    } = &route.policies;
+    let Some(headers) = headers.as_ref().filter(|headers| headers.policy.edits_responses()) else { return };
+    let client = exchange.client_text();
+    let values = exchange.values(&client, &route.name);
+    headers.policy.edit_response(&values, &exchange.headers, &mut head.headers);
+}
+
+/// Prepares a refusal. A page that may read the upstream's responses may read these as well.
 pub fn own(route: Option<&Route>, exchange: &Exchange, head: &mut ResponseHead) {
     head.headers.insert(X_REQUEST_ID, exchange.request_id.clone());
     let Some(route) = route else { return };

@@ -18,10 +18,11 @@ use crate::model::units::Period;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
-    /// From the first byte of the request to the last byte of the response, all attempts included. Past it the client
+    /// From the head of the request to the last byte of the response, all attempts included. Past it the client
     /// gets 504 `deadline_exceeded`. Default: `"30s"`.
     pub request: Spanned<Period>,
-    /// From the start of one attempt to the head of its response. Past it the attempt has failed; the client gets 504
+    /// From the last byte of the request to the head of the response, for each attempt; while the body is on its way, `idle`
+    /// counts instead. Past it the attempt has failed; the client gets 504
     /// `upstream_timeout` when no further attempt is made. Default: `"10s"`.
     pub attempt: Spanned<Period>,
     /// Between two reads or writes of a body that make progress, on either side. Default: `"60s"`.

@@ -12,7 +12,7 @@ mod system;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -97,7 +97,11 @@ struct Shared {
     lookups: Semaphore,
     answered: AtomicU64,
     failed: AtomicU64,
+    counted: OnceLock<Counted>,
 }
+
+/// Hears how each lookup ended.
+type Counted = Box<dyn Fn(Option<&LookupError>) + Send + Sync>;
 
 /// One name, whom it matters to, and what is known of it.
 struct Name {
@@ -124,9 +128,17 @@ impl Resolver {
             lookups: Semaphore::new(MAX_LOOKUPS),
             answered: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            counted: OnceLock::new(),
         };
         let seeds = Mutex::new(fastrand::Rng::with_seed(seed));
         Self { shared: Arc::new(shared), runtime, tasks: Mutex::default(), seeds }
+    }
+
+    /// The same resolver, which tells `counted` how each lookup ended: the error, or none. To be told before it follows.
+    #[must_use]
+    pub fn counted(self, counted: impl Fn(Option<&LookupError>) + Send + Sync + 'static) -> Self {
+        let _ = self.shared.counted.set(Box::new(counted));
+        self
     }
 
     /// Follows the names of these rosters from now on, as long as the rosters live. A name that is known already is
@@ -217,6 +229,9 @@ impl Shared {
         let result = result.unwrap_or(Err(LookupError::Timeout)).and_then(|answer| name.take_in(answer));
         let count = if result.is_ok() { &self.answered } else { &self.failed };
         count.fetch_add(1, Ordering::Relaxed);
+        if let Some(counted) = self.counted.get() {
+            counted(result.as_ref().err());
+        }
         result
     }
 }
