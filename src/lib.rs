@@ -7,10 +7,11 @@ pub mod model;
 pub mod routing;
 pub mod upstream;
 pub mod policy;
+pub mod telemetry;
 pub mod config;
 pub mod snapshot;
 pub mod pipeline;
-pub mod telemetry;
+pub mod explain;
 #[expect(
     clippy::disallowed_types,
     clippy::disallowed_methods,
@@ -31,4 +32,5 @@ pub mod demo;
     reason = "the control plane watches files, resolves names and serves the admin API"
 )]
 pub mod control;
+#[expect(clippy::disallowed_types, reason = "the command line speaks to a running gateway")]
 pub mod cli;

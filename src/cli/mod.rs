@@ -5,6 +5,7 @@
 
 mod admin_client;
 mod check;
+mod explain;
 mod health;
 mod reload;
 mod run;
@@ -28,11 +29,14 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one value per process")]
 enum Command {
     /// Start the gateway.
     Run(ConfigPath),
     /// Say everything that is wrong with configurations; exit code 1 when anything is.
     Check(check::Arguments),
+    /// Say what the gateway would do with a request, and which settings cause it.
+    Explain(explain::Arguments),
     /// Print the JSON Schema of the configuration, or its reference manual.
     Schema(schema::Arguments),
     /// Ask a running gateway to read its configuration again.
@@ -91,6 +95,7 @@ pub fn main() -> ExitCode {
     let result = match &arguments.command {
         Command::Run(config) => run::run(&config.path()),
         Command::Check(arguments) => check::check(arguments),
+        Command::Explain(arguments) => explain::run(arguments),
         Command::Schema(arguments) => schema::schema(arguments),
         Command::Reload(admin) => reload::reload(admin),
         Command::Health(admin) => health::health(admin),

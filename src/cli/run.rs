@@ -40,7 +40,7 @@ async fn serve(path: &Path) -> anyhow::Result<Outcome> {
             talk(&text);
             return Ok(Outcome::Refused);
         }
-        Err(Failure::Broken(error)) => return Err(error),
+        Err(Failure::Broken(error)) => return Err(anyhow::anyhow!(error)),
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let mut serving = None;

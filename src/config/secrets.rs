@@ -114,7 +114,8 @@ pub fn scrub_all(root: &Node, diagnostics: &mut Diagnostics) {
 }
 
 /// `message` without the secrets of `node` and of what lies below it.
-pub(super) fn scrub(message: String, node: &Node) -> String {
+#[must_use]
+pub fn scrub(message: String, node: &Node) -> String {
     let mut secrets = Vec::new();
     collect(node, &mut secrets);
     without(message, &secrets)

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 
 use super::supervisor::{Supervisor, Trigger};
 use crate::telemetry::metrics;
+use crate::upstream::Split;
 
 /// Who may do what.
 #[derive(Debug, Clone)]
@@ -172,7 +173,7 @@ async fn routes(State(shared): State<Shared>) -> Response {
             upstreams: route
                 .upstream
                 .iter()
-                .flat_map(|split| split.iter())
+                .flat_map(Split::iter)
                 .map(|(index, weight)| Share { upstream: upstream_name(*index), weight })
                 .collect(),
             policies: route

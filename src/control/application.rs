@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::edge::{Application, Connection, HandshakeFailure, Io, Refused};
 use crate::engine::serve::{self, Ground};
 use crate::engine::transport;
 use crate::engine::{Gateway, Worker};
 use crate::model::ids::ListenerName;
+use crate::model::request::Scheme;
 use crate::pipeline::exchange::Peer;
+use crate::telemetry::access_log::Entry;
 use crate::telemetry::metrics::{self, Handshake, NonRequest};
 
 /// How often a worker closes idle upstream connections that are too old or were closed by their peer.
@@ -59,13 +61,28 @@ impl Application for Gateway {
             Refused::Accept => counted.refused(metrics::Refused::Resources),
             Refused::Handshake(failure) => {
                 counted.handshake(Handshake::Failed);
-                counted.non_request(match failure {
-                    HandshakeFailure::Timeout => NonRequest::HandshakeTimeout,
-                    _ => NonRequest::TlsFailure,
-                });
+                counted.non_request(non_request(failure));
             }
+        }
+        if let (Refused::Handshake(failure), Some(peer)) = (why, peer) {
+            self.telemetry.access_log.lane(0).record(&Entry {
+                non_request: Some(non_request(failure)),
+                ..Entry::new(unix_nanos(), listener.as_str(), Scheme::Https, peer)
+            });
         }
         let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
         tracing::debug!(%listener, peer, reason = why.as_str(), "connection refused");
     }
+}
+
+const fn non_request(failure: HandshakeFailure) -> NonRequest {
+    match failure {
+        HandshakeFailure::Timeout => NonRequest::HandshakeTimeout,
+        _ => NonRequest::TlsFailure,
+    }
+}
+
+fn unix_nanos() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,5 +1,6 @@
 //! One way from a path to a compiled configuration, for `run`, reloads, `check` and `explain` alike.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
@@ -34,6 +35,8 @@ pub struct Read {
     pub files: Vec<PathBuf>,
     /// The document with every secret shown as its reference.
     pub redacted: Json,
+    /// Stands for the content of everything that was read: equal content, equal number.
+    pub fingerprint: u64,
     /// What is wrong so far.
     pub diagnostics: Diagnostics,
     root: config::node::Node,
@@ -53,21 +56,31 @@ pub struct Surroundings<'a> {
 #[must_use]
 pub fn read(path: &Path) -> Read {
     let loader = Loader::from_environment();
-    let mut loaded = loader.load(path);
-    let document: Option<Document> = config::read(&mut loaded, &SCHEMA);
+    let mut found = loader.load(path);
+    let document: Option<Document> = config::read(&mut found, &SCHEMA);
     let paths = document.as_ref().map(snapshot::paths).unwrap_or_default();
-    let mut files = std::mem::take(&mut loaded.files);
-    files.extend(paths.iter().map(|path| asset_path(&loaded.sources, path)));
-    let assets = loader.assets(&loaded.sources, paths);
+    let mut files = std::mem::take(&mut found.files);
+    files.extend(paths.iter().map(|path| asset_path(&found.sources, path)));
+    let assets = loader.assets(&found.sources, paths.iter().copied());
+    let mut content = DefaultHasher::new();
+    for file in found.sources.files() {
+        (&file.path, &file.text).hash(&mut content);
+    }
+    // What `${env:…}` and `${file:…}` came to stands in the tree.
+    format!("{:?}", found.root).hash(&mut content);
+    for path in &paths {
+        assets.get(path).hash(&mut content);
+    }
     Read {
         path: path.to_owned(),
-        redacted: secrets::redacted(&loaded.root),
-        sources: loaded.sources,
+        redacted: secrets::redacted(&found.root),
+        sources: found.sources,
         document,
         assets,
         files,
-        diagnostics: loaded.diagnostics,
-        root: loaded.root,
+        fingerprint: content.finish(),
+        diagnostics: found.diagnostics,
+        root: found.root,
     }
 }
 
@@ -99,6 +112,12 @@ impl Read {
                 crate::upstream::split::Config::references(upstream).iter().any(|reference| reference.value == DEMO)
             })
         })
+    }
+
+    /// `text` with every secret of the configuration shown as its reference.
+    #[must_use]
+    pub fn without_secrets(&self, text: String) -> String {
+        secrets::scrub(text, &self.root)
     }
 
     /// The findings for a person.

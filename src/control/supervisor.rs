@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -95,6 +95,8 @@ pub struct Supervisor {
     roots: Arc<RootCertStore>,
     status: Mutex<Status>,
     files: Mutex<Vec<PathBuf>>,
+    /// Of the configuration that was read last, in force or refused.
+    fingerprint: AtomicU64,
     grace: Mutex<Duration>,
     draining: AtomicBool,
     /// The demo app, once a route has wanted it; and the turn of reloads, one after the other.
@@ -136,6 +138,7 @@ impl Supervisor {
                 last_error: None,
             }),
             files: Mutex::new(read.files.clone()),
+            fingerprint: AtomicU64::new(read.fingerprint),
             grace: Mutex::new(grace(document)),
             draining: AtomicBool::new(false),
             turn: tokio::sync::Mutex::new(demo),
@@ -183,7 +186,8 @@ impl Supervisor {
         let mut read =
             tokio::task::spawn_blocking(move || configuration::read(&path)).await.map_err(|error| failed(&error))?;
         // What could not be read is watched too: the next change may be its mending.
-        *self.files.lock() = read.files.clone();
+        self.files.lock().clone_from(&read.files);
+        self.fingerprint.store(read.fingerprint, Ordering::Release);
         if let Some(demo) = start_demo(&read, turn.as_ref()).await.map_err(|error| failed(&error))? {
             *turn = Some(demo);
         }
@@ -261,6 +265,13 @@ impl Supervisor {
         &self.gateway
     }
 
+    /// Whether the files hold something else than what was read last.
+    pub async fn is_outdated(&self) -> bool {
+        let path = self.path.clone();
+        let read = tokio::task::spawn_blocking(move || configuration::read(&path).fingerprint).await;
+        read.is_ok_and(|fingerprint| fingerprint != self.fingerprint.load(Ordering::Acquire))
+    }
+
     /// Everything whose change asks for a reload.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
@@ -280,7 +291,7 @@ pub enum Failure {
     /// The configuration is refused.
     Refused(Refused),
     /// The program could not do its work.
-    Broken(anyhow::Error),
+    Broken(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl From<Refused> for Failure {
@@ -296,7 +307,7 @@ impl From<std::io::Error> for Failure {
 }
 
 fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
-    Failure::Broken(anyhow::Error::new(error))
+    Failure::Broken(Box::new(error))
 }
 
 fn refused(read: &Read) -> Refused {

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::handshake::handshake;
 use super::{Application, Connection, Io, Refused, socket};
-use crate::model::connection::ConnectionInfo;
+use crate::model::connection::ClientConnection;
 use crate::model::drain::DrainWatch;
 use crate::model::listener::ListenerSpec;
 
@@ -172,7 +172,7 @@ impl<A: Application> Door<A> {
                 Err(why) => return self.app.refused(&spec.name, Some(peer), Refused::Handshake(why)),
             },
         };
-        let info = Arc::new(ConnectionInfo { listener: spec, peer, local, tls });
+        let info = Arc::new(ClientConnection { listener: spec, peer, local, tls });
         let connection = Connection { io, info, drain: self.drain.clone() };
         Arc::clone(&self.app).serve(Arc::clone(&self.worker), connection).await;
     }

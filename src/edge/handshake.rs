@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::model::connection::TlsInfo;
+use crate::model::connection::TlsSession;
 use crate::model::listener::{Protocol, TlsVersion};
 
 /// Why a TLS handshake came to nothing.
@@ -63,7 +63,7 @@ pub(super) async fn handshake(
     peer: SocketAddr,
     config: &Arc<ServerConfig>,
     limit: Duration,
-) -> Result<(Box<TlsStream<TcpStream>>, TlsInfo), HandshakeFailure> {
+) -> Result<(Box<TlsStream<TcpStream>>, TlsSession), HandshakeFailure> {
     match timeout(limit, TlsAcceptor::from(Arc::clone(config)).accept(stream)).await {
         Ok(Ok(stream)) => {
             let info = describe(stream.get_ref().1);
@@ -77,8 +77,8 @@ pub(super) async fn handshake(
     }
 }
 
-fn describe(session: &ServerConnection) -> TlsInfo {
-    TlsInfo {
+fn describe(session: &ServerConnection) -> TlsSession {
+    TlsSession {
         server_name: session.server_name().map(Into::into),
         protocol: session.alpn_protocol().and_then(Protocol::from_alpn),
         version: match session.protocol_version() {

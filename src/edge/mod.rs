@@ -32,7 +32,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::model::connection::ConnectionInfo;
+use crate::model::connection::ClientConnection;
 use crate::model::drain::DrainWatch;
 use crate::model::ids::ListenerName;
 
@@ -61,7 +61,7 @@ pub struct Connection {
     /// The bytes.
     pub io: Io,
     /// What is known of it; shared by all streams of an HTTP/2 connection.
-    pub info: Arc<ConnectionInfo>,
+    pub info: Arc<ClientConnection>,
     /// When to take no further request.
     pub drain: DrainWatch,
 }

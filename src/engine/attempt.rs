@@ -37,19 +37,19 @@ pub struct Route<'a> {
     /// `pool`.
     pub idle: IdleLimits,
     /// Counts connections.
-    pub metrics: &'a UpstreamMetrics,
+    pub metrics: &'a Arc<UpstreamMetrics>,
 }
 
 impl<'a> Route<'a> {
     /// Whose connections the pool keeps for this way.
     #[must_use]
     pub fn owner(&self) -> Owner<'a> {
-        Owner { endpoint: self.endpoint, tls: self.tls }
+        Owner { endpoint: self.endpoint, tls: self.tls, metrics: self.metrics }
     }
 
     /// The way to `endpoint`, one of `entry`'s.
     #[must_use]
-    pub fn new(entry: &'a UpstreamEntry, endpoint: &'a Arc<Endpoint>, metrics: &'a UpstreamMetrics) -> Self {
+    pub fn new(entry: &'a UpstreamEntry, endpoint: &'a Arc<Endpoint>, metrics: &'a Arc<UpstreamMetrics>) -> Self {
         let settings = entry.upstream.settings();
         Self {
             endpoint,
@@ -78,6 +78,7 @@ pub struct AttemptLimits {
 }
 
 /// How an attempt ended.
+#[expect(clippy::large_enum_variant, reason = "one value per attempt, and the large variant is the common one")]
 pub enum AttemptEnd {
     /// A final head, or an upgrade; the body is still to be relayed.
     Answered(UpstreamSession, Received),

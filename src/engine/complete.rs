@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::header::{REFERER, USER_AGENT};
+use http::header::{HeaderValue, REFERER, USER_AGENT};
 use smallvec::SmallVec;
 
 use super::Live;
 use super::serve::Ground;
+use crate::model::ids::UpstreamName;
 use crate::model::request::Scheme;
+use crate::model::verdict::{Code, Rejection};
 use crate::pipeline::exchange::Exchange;
 use crate::telemetry::access_log::{AttemptEntry, Entry};
 use crate::telemetry::metrics::{Finished, NonRequest};
@@ -45,7 +47,7 @@ fn log(ground: &Ground, exchange: &Exchange, route: Option<&str>, duration: Dura
         request_id: exchange.request_id.to_str().unwrap_or_default(),
         client: exchange.client,
         route,
-        upstream: exchange.upstream.as_ref().map(|upstream| upstream.as_str()),
+        upstream: exchange.upstream.as_ref().map(UpstreamName::as_str),
         endpoint: exchange.attempts.last().map(|attempt| &*attempt.endpoint),
         method: Some(&exchange.method),
         host: Some(exchange.authority.as_bytes()),
@@ -67,8 +69,19 @@ fn log(ground: &Ground, exchange: &Exchange, route: Option<&str>, duration: Dura
     });
 }
 
+/// Counts and logs what never became a request, and was refused with an answer.
+pub fn refused(ground: &Ground, why: NonRequest, rejection: &Rejection, request_id: &HeaderValue) {
+    ground.gateway.telemetry.metrics.rejected(rejection.code);
+    let answer = Some((rejection.code, request_id.to_str().unwrap_or_default()));
+    record(ground, why, answer);
+}
+
 /// Counts and logs what never became a request.
 pub fn non_request(ground: &Ground, why: NonRequest) {
+    record(ground, why, None);
+}
+
+fn record(ground: &Ground, why: NonRequest, answer: Option<(Code, &str)>) {
     let info = &ground.info;
     ground.gateway.telemetry.metrics.listener(&info.listener.name).non_request(why);
     // A connection that was merely idle says nothing that anybody would look for.
@@ -76,6 +89,9 @@ pub fn non_request(ground: &Ground, why: NonRequest) {
         let scheme = if info.tls.is_some() { Scheme::Https } else { Scheme::Http };
         ground.worker.access_log.record(&Entry {
             non_request: Some(why),
+            request_id: answer.map_or("", |(_, request_id)| request_id),
+            status: answer.map(|(code, _)| code.status()),
+            code: answer.map(|(code, _)| code),
             tls_version: info.tls.as_ref().map(|tls| tls.version.as_str()),
             ..Entry::new(wall_clock_nanos(Duration::ZERO), info.listener.name.as_str(), scheme, info.peer)
         });

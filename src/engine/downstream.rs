@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use pingora_core::protocols::http::v1::server::HttpSession;
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use super::head_guard::GuardVerdict;
 use super::head_wire::{self, Framing, Persistence};
 use super::transport::Transport;
 use crate::model::response::{BodyLength, ResponseHead};
@@ -97,7 +98,10 @@ pub struct H1Downstream {
 
 impl std::fmt::Debug for H1Downstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("H1Downstream").field("version", &self.version).field("upgraded", &self.upgraded).finish()
+        f.debug_struct("H1Downstream")
+            .field("version", &self.version)
+            .field("upgraded", &self.upgraded)
+            .finish_non_exhaustive()
     }
 }
 
@@ -108,12 +112,13 @@ pub struct H2Downstream {
     respond: SendResponse<Bytes>,
     send: Option<SendStream<Bytes>>,
     body_ended: bool,
-    /// Our side has sent END_STREAM: there is nothing more to say, and nothing to wait for.
+    /// Our side has sent `END_STREAM`: there is nothing more to say, and nothing to wait for.
     ended: bool,
 }
 
 impl H1Downstream {
     /// Takes the head out of a session that has read it; the session keeps what its framing needs.
+    #[must_use]
     pub fn new(mut session: Box<HttpSession>, transport: Transport) -> (http::request::Parts, Bytes, Self) {
         let raw = session.get_headers_raw_bytes();
         // Decides the body's framing from the head while the head is still there.
@@ -205,7 +210,7 @@ impl H1Downstream {
         }
         self.transport.substitute_head(wire);
         let note = Box::new(ResponseHeader::from(parts));
-        poll_now(self.session.write_response_header(note)).map_err(|_| ClientError::Gone)
+        poll_now(self.session.write_response_header(note)).map_err(|()| ClientError::Gone)
     }
 }
 
@@ -262,6 +267,9 @@ impl Downstream {
         match self {
             Self::H1(h1) => match ready!(pin!(h1.session.read_body_bytes()).poll(cx)) {
                 Ok(piece) => Poll::Ready(Ok(piece)),
+                Err(_) if matches!(h1.transport.guard_verdict(), GuardVerdict::Refused(_)) => {
+                    Poll::Ready(Err(ClientError::BadBody))
+                }
                 Err(error)
                     if matches!(
                         error.etype(),

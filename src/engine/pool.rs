@@ -16,6 +16,7 @@ use rustls::ClientConfig;
 use super::connect::H2Connection;
 use super::transport::Transport;
 use crate::model::clock::Instant;
+use crate::telemetry::metrics::UpstreamMetrics;
 use crate::upstream::{Endpoint, EndpointState};
 
 /// How the pool bounds what it keeps of one endpoint.
@@ -43,6 +44,8 @@ pub struct Owner<'a> {
     pub endpoint: &'a Endpoint,
     /// TLS, where there is TLS.
     pub tls: Option<&'a Arc<ClientConfig>>,
+    /// Counts the idle ones.
+    pub metrics: &'a Arc<UpstreamMetrics>,
 }
 
 impl Owner<'_> {
@@ -65,13 +68,34 @@ type Key = (usize, usize);
 
 #[derive(Debug)]
 struct Kept {
-    h1: Vec<(Instant, Transport)>,
+    h1: Vec<IdleConnection>,
     h2: Vec<(Instant, H2Connection)>,
     idle_timeout: Duration,
     /// Held so that the key stays this endpoint's.
     state: Weak<EndpointState>,
     /// Held so that the key stays this configuration's.
     _tls: Option<Weak<ClientConfig>>,
+}
+
+/// An idle HTTP/1.1 connection; it is counted for as long as it is kept.
+#[derive(Debug)]
+struct IdleConnection {
+    since: Instant,
+    transport: Transport,
+    counted: Arc<UpstreamMetrics>,
+}
+
+impl IdleConnection {
+    fn new(since: Instant, transport: Transport, metrics: &Arc<UpstreamMetrics>) -> Self {
+        metrics.connections_idle.inc();
+        Self { since, transport, counted: Arc::clone(metrics) }
+    }
+}
+
+impl Drop for IdleConnection {
+    fn drop(&mut self) {
+        self.counted.connections_idle.dec();
+    }
 }
 
 /// The idle connections of one worker, by endpoint.
@@ -90,9 +114,9 @@ impl Pool {
             *last_used = now;
             return Some(Idle::H2(connection.clone()));
         }
-        while let Some((since, transport)) = kept.h1.pop() {
-            if now.since(since) < kept.idle_timeout && transport.is_reusable() {
-                return Some(Idle::H1(transport));
+        while let Some(idle) = kept.h1.pop() {
+            if now.since(idle.since) < kept.idle_timeout && idle.transport.is_reusable() {
+                return Some(Idle::H1(idle.transport.clone()));
             }
         }
         None
@@ -109,7 +133,7 @@ impl Pool {
         if kept.h1.len() >= limits.idle {
             kept.h1.remove(0);
         }
-        kept.h1.push((now, transport));
+        kept.h1.push(IdleConnection::new(now, transport, owner.metrics));
     }
 
     /// Shares an HTTP/2 connection with the attempts to come.
@@ -124,7 +148,7 @@ impl Pool {
     pub fn sweep(&self, now: Instant) {
         self.kept.lock().retain(|_, kept| {
             let timeout = kept.idle_timeout;
-            kept.h1.retain(|(since, transport)| now.since(*since) < timeout && transport.is_reusable());
+            kept.h1.retain(|idle| now.since(idle.since) < timeout && idle.transport.is_reusable());
             kept.h2.retain_mut(|(last_used, connection)| {
                 if !connection.is_idle() {
                     *last_used = now;

@@ -19,8 +19,8 @@ use crate::model::verdict::Rejection;
 use crate::pipeline::fail;
 
 /// Answers what never became a request; the connection ends after it.
-pub async fn refuse_raw(transport: &Transport, rejection: &Rejection) {
-    let (mut head, body) = fail::response(rejection, None, None);
+pub fn refuse_raw(transport: &Transport, rejection: &Rejection, request_id: &HeaderValue) {
+    let (mut head, body) = fail::response(rejection, None, Some(request_id));
     stamp(&mut head);
     let wire = head_wire::response(head.status, &head.headers, Framing::Length(body.len() as u64), Persistence::Close);
     let _ = transport.push(&wire).and_then(|()| transport.push(&body));
@@ -46,7 +46,7 @@ pub async fn whole(
     if !length.is_empty() {
         poll_fn(|cx| match down.poll_writable(cx) {
             Poll::Pending => timer.poll_until(cx, clock, until).map(|()| Err(ClientError::Gone)),
-            ready => ready,
+            ready @ Poll::Ready(_) => ready,
         })
         .await?;
         down.send_body(Piece::Owned(body))?;
@@ -56,7 +56,7 @@ pub async fn whole(
     }
     poll_fn(|cx| match down.poll_flush(cx) {
         Poll::Pending => timer.poll_until(cx, clock, until).map(|()| Err(ClientError::Gone)),
-        ready => ready,
+        ready @ Poll::Ready(_) => ready,
     })
     .await?;
     Ok(sent)

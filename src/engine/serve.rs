@@ -19,13 +19,15 @@ use super::timer::Timer;
 use super::transport::{Io, Transport};
 use super::{Gateway, Worker, complete};
 use crate::model::clock::Instant;
-use crate::model::connection::ConnectionInfo;
+use crate::model::connection::ClientConnection;
 use crate::model::drain::DrainWatch;
 use crate::model::listener::Protocol;
 use crate::model::verdict::{Code, Rejection};
 use crate::pipeline::exchange::Peer;
+use crate::pipeline::receive::fresh_id;
 use crate::telemetry::metrics::NonRequest;
 use bytes::Bytes;
+use http::Method;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use pingora_core::protocols::http::v1::server::HttpSession;
@@ -50,7 +52,7 @@ pub struct Ground {
     /// The worker that owns this connection.
     pub worker: Arc<Worker>,
     /// The connection.
-    pub info: Arc<ConnectionInfo>,
+    pub info: Arc<ClientConnection>,
     /// The peer's address as upstreams are told of it.
     pub peer_text: Arc<Peer>,
     /// Tells when connections should end.
@@ -96,9 +98,10 @@ async fn http1(ground: Ground, transport: Transport) {
         {
             Next::Request(session) => session,
             Next::Refuse(rejection, why) => {
-                ground.non_request(why);
+                let request_id = fresh_id(ground.worker.random_bits());
+                complete::refused(&ground, why, &rejection, &request_id);
                 transport.hold_flushes(false);
-                respond::refuse_raw(&transport, &rejection).await;
+                respond::refuse_raw(&transport, &rejection, &request_id);
                 return end(&transport, true).await;
             }
             Next::Quiet(why) => {
@@ -223,6 +226,9 @@ enum HeadRead {
 /// What pingora repairs in silence, and we refuse: the length of a message must have one reading (RFC 9112 §6).
 fn framing_fault(head: &Parts, raw: &[u8]) -> Option<Rejection> {
     let refuse = |detail| Some(Rejection::new(Code::BadRequest, detail));
+    if head.method != Method::CONNECT && !raw.is_empty() && !is_target(raw) {
+        return refuse("the target is neither a path nor an http URL");
+    }
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if codings.next().is_some() {
@@ -249,6 +255,14 @@ fn framing_fault(head: &Parts, raw: &[u8]) -> Option<Rejection> {
         return refuse("Content-Length is not one number");
     }
     None
+}
+
+/// Whether the request line names its target in a form that a server is asked in: origin, absolute with a scheme of
+/// ours, or asterisk (RFC 9112 §3.2).
+fn is_target(head: &[u8]) -> bool {
+    let target = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    let begins = |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    target.starts_with(b"/") || target == b"*" || begins(b"http://") || begins(b"https://")
 }
 
 /// Ends a connection: what waits is sent, our direction is closed, and, when the client may still be sending, its
@@ -330,8 +344,12 @@ async fn http2(ground: Ground, transport: Transport) {
     }
 }
 
+/// A request on an HTTP/2 connection, and the way to answer it.
+type H2Request = (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);
+
+#[expect(clippy::large_enum_variant, reason = "one value per stream, and the large variant is the common one")]
 enum H2Event {
-    Accepted(Option<Result<(http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>), h2::Error>>),
+    Accepted(Option<Result<H2Request, h2::Error>>),
     Leave,
     Cut,
 }
@@ -343,7 +361,9 @@ struct Stream {
 
 impl Stream {
     async fn serve(self, down: Downstream, head: Parts) {
-        let fault = framing_fault(&head, &[]);
+        let most = usize::try_from(self.ground.info.listener.limits.header_count).unwrap_or(usize::MAX);
+        let fault =
+            if head.headers.len() > most { Some(HeadFault::TooMany.rejection()) } else { framing_fault(&head, &[]) };
         let mut timer = Timer::default();
         let _ = exchange::run(&self.ground, down, head, fault, &mut timer).await;
     }

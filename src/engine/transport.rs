@@ -97,6 +97,7 @@ impl Io {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the connection")]
 struct Channel {
     io: Io,
     /// Bytes that the session has written and the peer's socket has not taken yet.
@@ -272,7 +273,7 @@ impl Transport {
     /// Reads and forgets what the peer still sends, up to its end or `limit` bytes.
     pub async fn discard(&self, limit: u64) {
         let mut seen = 0;
-        let _ = std::future::poll_fn(|cx| {
+        std::future::poll_fn(|cx| {
             let mut channel = self.0.lock();
             channel.ahead.clear();
             loop {

@@ -24,6 +24,8 @@ pub struct BodyPace {
 enum State {
     /// There is body to read.
     Open,
+    /// The body has been read; trailers may follow.
+    Trailers,
     /// All of it has gone upstream.
     Ended,
     /// The upstream takes no more; its answer may still come.
@@ -82,7 +84,7 @@ impl Upload {
     /// Whether more is to be sent upstream.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.state == State::Open
+        matches!(self.state, State::Open | State::Trailers)
     }
 
     /// Whether all of the request has gone upstream.
@@ -114,8 +116,10 @@ impl Upload {
         down: &mut Downstream,
         up: &mut UpstreamSession,
     ) -> Poll<Result<bool, UploadError>> {
-        if self.state != State::Open {
-            return Poll::Ready(Ok(false));
+        match self.state {
+            State::Open => {}
+            State::Trailers => return self.poll_trailers(cx, down, up),
+            State::Ended | State::Abandoned => return Poll::Ready(Ok(false)),
         }
         match up.poll_writable(cx) {
             Poll::Pending => {
@@ -147,23 +151,26 @@ impl Upload {
                     return self.abandon();
                 }
             }
-            None => {
-                let trailers = self.poll_trailers(cx, down)?;
-                self.state = State::Ended;
-                if up.end_body(trailers).is_err() {
-                    return self.abandon();
-                }
-            }
+            None => self.state = State::Trailers,
         }
         Poll::Ready(Ok(true))
     }
 
-    /// Trailers are there when the body has ended, or there are none.
-    fn poll_trailers(&self, cx: &mut Context<'_>, down: &mut Downstream) -> Result<Option<HeaderMap>, UploadError> {
-        match down.poll_request_trailers(cx) {
-            Poll::Ready(trailers) => trailers.map_err(UploadError::Client),
-            Poll::Pending => Ok(None),
+    fn poll_trailers(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Downstream,
+        up: &mut UpstreamSession,
+    ) -> Poll<Result<bool, UploadError>> {
+        let trailers = match down.poll_request_trailers(cx) {
+            Poll::Ready(trailers) => trailers.map_err(UploadError::Client)?,
+            Poll::Pending => return Poll::Pending,
+        };
+        self.state = State::Ended;
+        if up.end_body(trailers).is_err() {
+            return self.abandon();
         }
+        Poll::Ready(Ok(true))
     }
 
     /// Answers `Expect: 100-continue` once an upstream is there to take the body (RFC 9110 §10.1.1).
@@ -202,7 +209,7 @@ mod tests {
         clock.advance(Duration::from_secs(5));
         upload.stop_waiting(&clock);
         upload.received = 2048;
-        clock.advance(Duration::from_secs(60));
+        clock.advance(Duration::from_mins(1));
         upload.waiting_since = Some(clock.now());
         assert_eq!(upload.deadline(), Some(clock.now().after(Duration::from_secs(7))), "10 + 2 earned - 5 waited");
     }

@@ -10,7 +10,7 @@ use super::listener::{ListenerSpec, Protocol, TlsVersion};
 /// A client's connection: where it came in, from whom and under which limits. Fixed for its life, so that a reload
 /// never changes the rules in the middle of a request.
 #[derive(Debug, Clone)]
-pub struct ConnectionInfo {
+pub struct ClientConnection {
     /// The listener as it was when the connection was accepted.
     pub listener: Arc<ListenerSpec>,
     /// The other end of the TCP connection: a client or a proxy in front of us.
@@ -18,12 +18,12 @@ pub struct ConnectionInfo {
     /// Our end: the address that the peer connected to, also where the listener is bound to all addresses.
     pub local: SocketAddr,
     /// What TLS agreed on; `None` in clear.
-    pub tls: Option<TlsInfo>,
+    pub tls: Option<TlsSession>,
 }
 
 /// What the TLS handshake agreed on.
 #[derive(Debug, Clone)]
-pub struct TlsInfo {
+pub struct TlsSession {
     /// The name that the client asked for (SNI, RFC 6066 §3), in lower case.
     pub server_name: Option<Box<str>>,
     /// The protocol that ALPN chose; `None` when the client did not use ALPN.

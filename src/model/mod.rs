@@ -5,6 +5,7 @@
 pub mod answer;
 pub mod clock;
 pub mod connection;
+pub mod credential;
 pub mod deadline;
 pub mod diagnostic;
 pub mod drain;

@@ -20,7 +20,7 @@ pub struct UnitError(String);
 pub struct Period(pub Duration);
 
 impl Period {
-    const MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+    const MAX: Duration = Duration::from_hours(10 * 366 * 24);
 
     /// A period of whole milliseconds.
     #[must_use]

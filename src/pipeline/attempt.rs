@@ -67,7 +67,9 @@ pub fn plan<'s>(
     body_done: bool,
     random: u64,
 ) -> Result<Plan<'s>, Rejection> {
-    let split = route.upstream.as_ref().ok_or_else(|| Rejection::new(Code::Internal, "the route goes nowhere"))?;
+    // A route that only redirects has nothing to serve for a request that is already where it points.
+    let nothing = || Rejection::new(Code::NoRoute, "the redirect of this route leads here, and nothing serves it");
+    let split = route.upstream.as_ref().ok_or_else(nothing)?;
     let upstream_index = *split.choose(random).ok_or_else(|| Rejection::new(Code::Internal, "no share is positive"))?;
     let upstream =
         snapshot.upstreams.get(upstream_index).ok_or_else(|| Rejection::new(Code::Internal, "no such upstream"))?;
@@ -87,7 +89,7 @@ pub fn plan<'s>(
     let timeouts = timeout.policy;
     let streams = upgrade || is_grpc(&exchange.headers);
     let request_deadline = (!streams).then(|| Deadline::new(exchange.started, timeouts.request, Limit::Request));
-    let mut headers = exchange.headers.clone();
+    let mut headers = copy_with_room(&exchange.headers);
     let expects_continue = headers.remove(EXPECT).is_some() && exchange.version != Version::HTTP_10;
     let length = length(&headers, body_done, upgrade);
     strip_request(&mut headers, if upgrade { Upgrading::Yes } else { Upgrading::No });
@@ -180,6 +182,16 @@ fn join_cookies(headers: &mut HeaderMap) {
     if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
     }
+}
+
+/// A copy of the fields with room for those that are added on the way, so that the map does not grow in between.
+fn copy_with_room(headers: &HeaderMap) -> HeaderMap {
+    const ADDED: usize = 12;
+    let mut copy = HeaderMap::with_capacity(headers.len() + ADDED);
+    for (name, value) in headers {
+        copy.append(name.clone(), value.clone());
+    }
+    copy
 }
 
 /// Whether the exchange may leave HTTP: a WebSocket handshake (RFC 6455 §4.1), and nothing else. Any other protocol,

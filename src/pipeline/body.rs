@@ -1,7 +1,7 @@
 //! The body on its way through: how long it may be, and whether its pace is watched.
 
 use super::exchange::Exchange;
-use crate::model::verdict::{Code, Rejection};
+use crate::model::verdict::{Code, Decision, PolicyName, Rejection, Verdict};
 
 /// What bounds a body while it streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,8 @@ pub fn too_long(exchange: &mut Exchange, received: u64) -> Rejection {
 
 /// The whole body has come: in report mode, what would have been said of it.
 pub fn received(exchange: &mut Exchange) {
-    if exchange.rejection.is_none()
+    let judged = |decision: &Decision| decision.policy == PolicyName::Validate && decision.verdict != Verdict::Allow;
+    if !exchange.decisions.iter().any(judged)
         && let Some(judged) = exchange.body_limit.and_then(|limit| limit.judge_received(exchange.body_in))
     {
         exchange.decisions.push(judged.decision);

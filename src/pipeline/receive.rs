@@ -38,6 +38,12 @@ pub struct Facts {
     pub random: u128,
 }
 
+/// The id for something that never became a request.
+#[must_use]
+pub fn fresh_id(random: u128) -> HeaderValue {
+    request_id::choose(None, false, random)
+}
+
 /// Makes the exchange of a head, and says whether it is refused. `fault` is what the engine found in the framing.
 #[must_use]
 pub fn receive(

@@ -81,6 +81,12 @@ impl BodyLimit {
         (received > self.bytes).then(|| self.refuse(format!("more than {} bytes came", self.bytes)))
     }
 
+    /// The longest body, also in report mode.
+    #[must_use]
+    pub const fn bytes(self) -> ByteSize {
+        ByteSize(self.bytes)
+    }
+
     /// The number of bytes past which the body has to be cut off; `None` in report mode.
     #[must_use]
     pub const fn enforced(self) -> Option<u64> {

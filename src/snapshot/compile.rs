@@ -42,6 +42,7 @@ pub struct Input<'a> {
 }
 
 /// The files that a document names, apart from `${file:…}`.
+#[must_use]
 pub fn paths(document: &Document) -> Vec<&Spanned<String>> {
     let mut paths = Vec::new();
     for tls in document.listener.iter().filter_map(|listener| listener.tls.as_ref()) {
@@ -69,7 +70,8 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
     let routes = routes(input, &index, diagnostics);
     let names: Vec<RouteName> = document.route.iter().enumerate().map(|(at, route)| name_of(at, route)).collect();
     let matches = document.route.iter().zip(&names).enumerate();
-    let router = Router::build(matches.map(|(at, (route, name))| (at, name, &route.first.r#match)), diagnostics);
+    let matches = matches.map(|(at, (written, name))| (at, name, &written.first.r#match));
+    let found = Router::build(matches, diagnostics);
     unused(document, diagnostics);
     if diagnostics.errors() > errors {
         return None;
@@ -77,7 +79,7 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
     Some(Snapshot {
         generation: input.previous.map_or(1, |previous| previous.generation + 1),
         listeners,
-        router: router?,
+        router: found?,
         routes,
         upstreams,
         trusted_proxies,
@@ -364,29 +366,26 @@ fn routes(input: &Input<'_>, index: &HashMap<String, usize>, diagnostics: &mut D
 
 /// The name of a route: the written one, or what it matches.
 fn name_of(at: usize, route: &RouteConfig) -> RouteName {
-    match &route.first.name {
-        Some(name) => name.value.as_str().into(),
-        None => {
-            let shown = route.first.r#match.summary();
-            if shown.is_empty() { format!("route-{}", at + 1).into() } else { shown.into() }
-        }
+    if let Some(name) = &route.first.name {
+        return name.value.as_str().into();
     }
+    let shown = route.first.r#match.summary();
+    if shown.is_empty() { format!("route-{}", at + 1).into() } else { shown.into() }
 }
 
 fn layered(document: &Document, route: &RouteConfig, diagnostics: &mut Diagnostics) -> RoutePolicies {
     let mut profiles = Vec::new();
     for name in &route.first.r#use {
-        match document.profile.get(&name.value) {
-            Some(profile) => profiles.push(&profile.value),
-            None => {
-                let unknown = format!("no such profile: {:?}", name.value);
-                let diagnostic = Diagnostic::error("unknown_reference", name.span, unknown);
-                diagnostics.push(match did_you_mean(&name.value, document.profile.keys().map(String::as_str)) {
-                    Some(near) => diagnostic.help(format!("did you mean \"{near}\"?")),
-                    None => diagnostic.help(format!("define [profile.{}]", name.value)),
-                });
-            }
+        if let Some(profile) = document.profile.get(&name.value) {
+            profiles.push(&profile.value);
+            continue;
         }
+        let unknown = format!("no such profile: {:?}", name.value);
+        let diagnostic = Diagnostic::error("unknown_reference", name.span, unknown);
+        diagnostics.push(match did_you_mean(&name.value, document.profile.keys().map(String::as_str)) {
+            Some(near) => diagnostic.help(format!("did you mean \"{near}\"?")),
+            None => diagnostic.help(format!("define [profile.{}]", name.value)),
+        });
     }
     RoutePolicies::layer(&document.defaults, profiles, &route.second)
 }
@@ -400,22 +399,19 @@ fn target(route: &RouteConfig, index: &HashMap<String, usize>, diagnostics: &mut
     Split::compile(config, |name| index.get(name).copied(), &known, diagnostics)
 }
 
-/// A route goes somewhere, or answers itself: one of the two.
+/// A route goes somewhere, or answers itself. One may have an upstream and a redirect, which lets requests through that
+/// are already where it points, but nothing comes past a fixed response.
 fn check_target(route: &Spanned<RouteConfig>, policies: &Policies, diagnostics: &mut Diagnostics) {
-    match (&route.first.upstream, policies.answers()) {
-        (Some(upstream), Some(policy)) => diagnostics.push(
-            Diagnostic::error(
-                "bad_value",
-                upstream.span,
-                format!("an upstream that is never asked: `{policy}` answers"),
-            )
-            .help("keep one of the two"),
+    match &route.first.upstream {
+        Some(upstream) if policies.respond.is_some() => diagnostics.push(
+            Diagnostic::error("bad_value", upstream.span, "an upstream that is never asked: `respond` answers")
+                .help("keep one of the two"),
         ),
-        (None, None) => diagnostics.push(
+        None if policies.answers().is_none() => diagnostics.push(
             Diagnostic::error("missing_key", route.span, "a route that goes nowhere")
                 .help("add `upstream`, `redirect` or `respond`"),
         ),
-        _ => {}
+        Some(_) | None => {}
     }
 }
 

@@ -81,6 +81,11 @@ impl Roster {
         self.endpoints.load()
     }
 
+    /// What is declared, resolved or not, each with its weight.
+    pub fn declared(&self) -> impl Iterator<Item = (&EndpointUrl, u32)> {
+        self.declared.iter().map(|declared| (&declared.url, declared.weight))
+    }
+
     /// The names that have to be resolved, each of them once.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         let mut names: Vec<&Arc<str>> = self.declared.iter().filter_map(|declared| declared.url.name()).collect();

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What the application saw, in order.
 #[derive(Debug)]
 enum Seen {
-    Served(Arc<ConnectionInfo>, std::thread::ThreadId),
+    Served(Arc<ClientConnection>, std::thread::ThreadId),
     Refused(ListenerName, Option<SocketAddr>, Refused),
 }
 
@@ -121,7 +121,7 @@ impl Rig {
         timeout(PATIENCE, self.seen.recv()).await.expect("in time").expect("application lives")
     }
 
-    async fn served(&mut self) -> Arc<ConnectionInfo> {
+    async fn served(&mut self) -> Arc<ClientConnection> {
         match self.next().await {
             Seen::Served(info, _) => info,
             refused @ Seen::Refused(..) => panic!("expected a connection: {refused:?}"),

@@ -32,14 +32,9 @@ impl<'de> Deserializer<'de> for Placed<'_> {
         }
     }
 
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
         if name != SPANNED_STRUCT {
-            return self.deserialize_any(visitor);
+            return visitor.visit_newtype_struct(self);
         }
         let place = self.places.get();
         self.places.set(place + 1);
@@ -52,7 +47,7 @@ impl<'de> Deserializer<'de> for Placed<'_> {
 
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }
 

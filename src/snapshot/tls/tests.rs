@@ -13,7 +13,7 @@ use crate::model::listener::{Protocols, TlsVersion};
 use crate::model::source::SourceSpan;
 
 /// 2026-06-01: the certificates below are issued for that year.
-const NOW: UnixTime = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_780_272_000));
+const NOW: UnixTime = UnixTime::since_unix_epoch(std::time::Duration::from_hours(494_520));
 
 struct Pem {
     chain: String,

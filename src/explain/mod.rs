@@ -1,0 +1,57 @@
+//! What the gateway would do with a request, and which setting causes it, without serving it.
+//!
+//! Runs the very functions of `pipeline` that serve requests, in the engine's order and over the same compiled snapshot,
+//! with a clock that stands still and bits that are not random, and writes down what each of them said. It decides
+//! nothing itself and reaches nobody: no upstream is connected to, no name is resolved, and the response of the upstream
+//! is a supposed one. What the engine refuses before there is a request (a malformed or too large head) is not seen here.
+
+mod fields;
+mod report;
+mod text;
+mod walk;
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, Method, StatusCode, Uri};
+
+pub use self::report::{
+    Body, Candidate, Change, Choice, Compared, Decided, Ending, Field, Limit, Listener, Missed, Refusal, Report,
+    Request, Response, Route, RunnerUp, Share, Stage, Upstream, UpstreamRequest,
+};
+use crate::snapshot::Snapshot;
+
+/// A request, and what its upstream would answer.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Method.
+    pub method: Method,
+    /// Absolute URL, `http` or `https`.
+    pub url: Uri,
+    /// Fields. `Host` is the URL's unless it is among them.
+    pub headers: HeaderMap,
+    /// Bytes of body. They are declared by `Content-Length` unless the fields name a `Transfer-Encoding`.
+    pub body: Option<u64>,
+    /// The address that connects.
+    pub client: IpAddr,
+    /// Whether it connects over TLS; always for an `https` URL.
+    pub tls: bool,
+    /// What the upstream would answer.
+    pub response: Supposed,
+}
+
+/// What an upstream is supposed to answer.
+#[derive(Debug, Clone, Default)]
+pub struct Supposed {
+    /// Status; by default 200, and 101 where the request asks to leave HTTP.
+    pub status: Option<StatusCode>,
+    /// Fields; `Content-Type: application/json` unless it is among them.
+    pub headers: HeaderMap,
+    /// Bytes of body; `None` is a body that streams.
+    pub length: Option<u64>,
+}
+
+/// Says what `snapshot` does with a request.
+#[must_use]
+pub fn explain(snapshot: &Snapshot, question: &Question) -> Report {
+    walk::walk(snapshot, question)
+}
