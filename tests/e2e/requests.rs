@@ -173,15 +173,18 @@ async fn large_bodies_pass_in_both_directions_at_once() {
         async move {
             conn.head().await?;
             let mut writer = conn.wire().take_writer();
+            let (last, most) = sent.split_last().unwrap();
+            let (last, most) = (*last, most.to_vec());
             let down = tokio::spawn(async move {
                 writer.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").as_bytes()).await?;
-                writer.write_all(&sent).await?;
-                writer.flush().await?;
-                io::Result::Ok(writer) // stays open: dropping it changes nothing, but the test should not depend on it
+                writer.write_all(&most).await?;
+                io::Result::Ok(writer)
             });
             conn.body().await;
-            down.await.unwrap()?;
-            Ok(())
+            // neither direction is over before the other
+            let mut writer = down.await.unwrap()?;
+            writer.write_all(&[last]).await?;
+            writer.flush().await
         }
     })
     .await;
@@ -270,6 +273,43 @@ async fn an_upstream_that_answers_early_and_takes_the_rest_ends_in_order() {
     assert_eq!((head.status, client.exactly(2).await.as_slice()), (200, b"lo".as_slice()));
     assert_eq!(upstream.request(0).await.body(), b"1234567890");
     assert!(client.is_alive().await, "nothing is left over on the connection");
+}
+
+#[tokio::test]
+async fn a_response_that_is_complete_before_the_upload_leaves_nothing_half_done() {
+    let upstream = Upstream::start(|mut conn: Conn| async move {
+        loop {
+            let request = conn.head().await?;
+            conn.send(ok(&request.target)).await?;
+            conn.body().await;
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&all_to(&upstream.url())).await;
+    let mut client = gateway.client().await;
+    client.send("POST /early HTTP/1.1\r\nHost: example.com\r\nContent-Length: 10\r\n\r\n12345").await;
+    assert_eq!(client.response().await.text(), "/early");
+    // the rest may be taken or not; what must not happen is that it is read as a request, on either side
+    client.send_or_lose("67890").await;
+    client.send_or_lose("GET /next HTTP/1.1\r\nHost: example.com\r\n\r\n").await;
+    if let Some(next) = client.try_response_to("GET").await {
+        assert_eq!((next.status, next.text().as_str()), (200, "/next"));
+    }
+    assert_eq!(gateway.get("/after").await.text(), "/after");
+    for request in upstream.requests() {
+        assert!(["/early", "/next", "/after"].contains(&request.target.as_str()), "{request:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_all_before_it_reads_still_gets_the_refusal() {
+    let upstream = Upstream::saying("thanks").await;
+    let gateway = Gateway::start(&(all_to(&upstream.url()) + "validate = { max_body = \"1KiB\" }\n")).await;
+    let mut client = gateway.client().await;
+    client.send("POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 4000000\r\n\r\n").await;
+    client.send(noise(4_000_000, 9)).await;
+    let answer = client.response().await;
+    assert_eq!((answer.status, answer.whole), (413, true));
 }
 
 #[tokio::test]
