@@ -34,8 +34,8 @@ use pingora_core::protocols::http::v1::server::HttpSession;
 use pingora_core::protocols::http::v2::server::{default_h2_options, handshake};
 
 /// How long a connection that we end may take to read our last bytes, and how much it may still send meanwhile.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: u64 = 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES: u64 = 64 * 1024 * 1024;
 /// How long a connection that was accepted just before the drain may take to begin its first request.
 const FIRST_WORD: Duration = Duration::from_millis(500);
 /// Streams that a client may have open at once (RFC 9113 §5.1.2).

@@ -195,7 +195,7 @@ impl Walk<'_> {
 
     fn answer(&mut self, route: &Route, answer: Answer) -> Response {
         let mut head = ResponseHead { status: answer.status, headers: answer.headers };
-        respond::own(Some(route), &self.exchange, &mut head);
+        respond::answer(route, &self.exchange, &mut head);
         self.own_response(Ending::Answered, &head, &answer.body)
     }
 

@@ -28,8 +28,17 @@ pub fn finish(
     length: BodyLength,
     upgrading: Upgrading,
 ) -> Result<Option<Encoder>, Rejection> {
-    let Policies { access: _, cors, validate: _, redirect: _, respond: _, rewrite: _, headers: _, compress, timeout: _ } =
-        &route.policies;
+    let Policies {
+        access: _,
+        cors,
+        validate: _,
+        redirect: _,
+        respond: _,
+        rewrite: _,
+        headers: _,
+        compress,
+        timeout: _,
+    } = &route.policies;
     strip_response(&mut head.headers, upgrading);
     forwarding::via(&mut head.headers, Version::HTTP_11);
     head.headers.insert(X_REQUEST_ID, exchange.request_id.clone());
