@@ -2,7 +2,7 @@
 //!
 //! The steps, each pure except the first: [`load`] reads files into [`node::Node`] trees and resolves `${env:}` and
 //! `${file:}`; [`walk`] checks a tree against the schema of a type, all errors at once; [`de`] reads the type from it,
-//! places included; [`render`] shows what was found. [`read`] is the middle two in a row, and [`reference`] writes the
+//! places included; [`render`] shows what was found. [`read`] is the middle two in a row, and [`mod@reference`] writes the
 //! manual from the same schema.
 //!
 //! It does not decide what a setting means: that is the policies' part and `snapshot`'s.

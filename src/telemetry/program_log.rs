@@ -2,7 +2,7 @@
 //!
 //! `error`: somebody must act; `warn`: degraded; `info`: life cycle. Requests are not logged here, they go to the access
 //! log; credentials are logged nowhere. An event is one line whatever it holds. Records of the `log` crate (pingora,
-//! rustls) arrive here too, at the levels of [`directives`]: pingora reports what clients do wrong as errors, and a
+//! rustls) arrive here too, at the levels of `directives`: pingora reports what clients do wrong as errors, and a
 //! client must not be able to fill the log.
 
 use std::io::{self, IsTerminal as _};

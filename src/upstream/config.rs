@@ -1,4 +1,4 @@
-//! `[upstream.NAME]` as it is written. What is made of it is decided in [`super::compile`].
+//! `[upstream.NAME]` as it is written. What is made of it is decided in `compile`.
 
 use std::fmt;
 

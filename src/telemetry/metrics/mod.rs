@@ -3,7 +3,7 @@
 //! A request is counted through handles ([`RouteMetrics`], [`UpstreamMetrics`], [`ListenerMetrics`]) that are resolved
 //! when a snapshot is compiled: counting is a few relaxed atomic additions, without lookup, lock or allocation.
 //! Which handles are exposed is replaced as a whole when a snapshot comes into force ([`Metrics::expose`]). There are
-//! no global statics, and no label value comes from a request ([`labels`]).
+//! no global statics, and no label value comes from a request (`labels`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
