@@ -82,7 +82,8 @@ struct Record<'a> {
 impl Drop for Record<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.exchange.termination.get_or_insert(Termination::Shutdown);
+            let cut = if std::thread::panicking() { Termination::Internal } else { Termination::Shutdown };
+            self.exchange.termination.get_or_insert(cut);
         }
         body::received(&mut self.exchange);
         complete(self.ground, self.live, &self.exchange);
