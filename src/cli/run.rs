@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::{Outcome, color, talk};
+use super::{Outcome, talk};
 use crate::config::document::{AdminConfig, Document};
 use crate::control::admin::{self, Access};
 use crate::control::configuration::{self, Read};
@@ -29,14 +29,11 @@ pub(super) fn run(path: &Path) -> anyhow::Result<Outcome> {
 async fn serve(path: &Path) -> anyhow::Result<Outcome> {
     let mut read = configuration::read(path);
     let admin = admin_of(&mut read);
-    if read.diagnostics.has_errors() {
-        talk(&read.text(color(&std::io::stderr())));
-        return Ok(Outcome::Refused);
-    }
     let signals = Signals::new()?;
     let supervisor = match Supervisor::start(read).await {
         Ok(supervisor) => supervisor,
         Err(Failure::Refused(Refused { text, .. })) => {
+            // The same findings as `check` prints.
             talk(&text);
             return Ok(Outcome::Refused);
         }

@@ -29,12 +29,19 @@ use serde::de::DeserializeOwned;
 use load::Loaded;
 use schema::DocumentSchema;
 
-/// Reads the document, whose schema is `schema`, from what was loaded. `None` when anything is wrong, which is then in
-/// `loaded.diagnostics`, all of it.
+/// Reads the document, whose schema is `schema`, from what was loaded; what is wrong with its form is in
+/// `loaded.diagnostics` then, all of it.
+///
+/// A document with mistakes is read without the settings that have them, so that mistakes of meaning can be reported
+/// together with those of form; it must not come into force. `None` when not even that is possible.
 pub fn read<T: DeserializeOwned>(loaded: &mut Loaded, schema: &DocumentSchema) -> Option<T> {
     walk::check(&loaded.root, schema, loaded.partial, &mut loaded.diagnostics);
-    if loaded.diagnostics.has_errors() {
+    if loaded.partial {
         return None;
+    }
+    if loaded.diagnostics.has_errors() {
+        let wrong: Vec<_> = loaded.diagnostics.as_slice().iter().filter_map(|finding| finding.span).collect();
+        return de::from_node(&loaded.root.without(&wrong)).ok();
     }
     de::from_node(&loaded.root).map_err(|diagnostic| loaded.diagnostics.push(diagnostic)).ok()
 }

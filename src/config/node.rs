@@ -72,6 +72,26 @@ pub struct Parsed {
 }
 
 impl Node {
+    /// A copy without the members whose key or value stands at one of these places.
+    #[must_use]
+    pub fn without(&self, places: &[SourceSpan]) -> Self {
+        let stays = |span: SourceSpan| !places.contains(&span);
+        let value = match &self.value {
+            Value::Array(items) => {
+                Value::Array(items.iter().filter(|item| stays(item.span)).map(|item| item.without(places)).collect())
+            }
+            Value::Table(members) => Value::Table(
+                members
+                    .iter()
+                    .filter(|(key, value)| stays(key.span) && stays(value.span))
+                    .map(|(key, value)| (key.clone(), value.without(places)))
+                    .collect(),
+            ),
+            other => other.clone(),
+        };
+        Self { value, ..self.clone() }
+    }
+
     /// A value at a place.
     #[must_use]
     pub const fn new(span: SourceSpan, value: Value) -> Self {

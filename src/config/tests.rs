@@ -204,7 +204,7 @@ fn survives(text: &str) {
         let root = parsed.root.clone();
         let mut loaded = Loaded { sources, root, partial: parsed.partial, files: Vec::new(), diagnostics };
         let document = read::<Document>(&mut loaded, &DocumentSchema::of::<Document>());
-        assert_eq!(document.is_none(), loaded.diagnostics.has_errors());
+        assert!(document.is_some() || loaded.diagnostics.has_errors(), "nothing was read, without a word: {text:?}");
         let _ = render::text(&loaded.diagnostics, &loaded.sources, "a", false);
         let _ = render::json(&loaded.diagnostics, &loaded.sources);
         let _ = secrets::redacted(&loaded.root);

@@ -13,7 +13,7 @@ use crate::config::document::Document;
 use crate::config::load::{Loader, asset_path};
 use crate::config::schema::DocumentSchema;
 use crate::config::{self, render, secrets};
-use crate::model::diagnostic::Diagnostics;
+use crate::model::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::model::source::Sources;
 use crate::snapshot::{self, Assets, Snapshot};
 use crate::upstream::DEMO;
@@ -99,7 +99,17 @@ impl Read {
                 SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
             ),
         };
-        let snapshot = snapshot::compile(&input, &mut self.diagnostics);
+        // Without the settings whose form is wrong others may look missing or unused: only what is certain is added.
+        let sound = !self.diagnostics.has_errors();
+        let mut found = Diagnostics::default();
+        let snapshot = snapshot::compile(&input, &mut found);
+        let incomplete = self.diagnostics.as_slice().iter().any(|finding| finding.code == "missing_key");
+        let certain = |finding: &Diagnostic| {
+            finding.severity == Severity::Error
+                && finding.code != "missing_key"
+                && !(incomplete && finding.code.starts_with("unknown_"))
+        };
+        self.diagnostics.extend(found.as_slice().iter().filter(|finding| sound || certain(finding)).cloned());
         secrets::scrub_all(&self.root, &mut self.diagnostics);
         snapshot.filter(|_| !self.diagnostics.has_errors())
     }
@@ -136,5 +146,42 @@ impl Read {
     #[must_use]
     pub fn summary(&self) -> String {
         render::summary(&self.diagnostics, &self.path.display().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::tls::bundled_roots;
+
+    #[track_caller]
+    fn check(text: &str, codes: &[&str]) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("gateway.toml");
+        std::fs::write(&path, text).expect("written");
+        let mut read = read(&path);
+        let compiled = read.compile(&Surroundings { previous: None, roots: &bundled_roots(), demo: None });
+        let mut found: Vec<_> = read.diagnostics.as_slice().iter().map(|finding| finding.code).collect();
+        found.sort_unstable();
+        assert_eq!(found, codes);
+        assert_eq!(compiled.is_none(), !codes.is_empty());
+    }
+
+    const SOUND: &str =
+        "[[listener]]\naddress = \"127.0.0.1:0\"\n[[route]]\nmatch = \"/*\"\nrespond = { body = \"a\" }\n";
+
+    #[test]
+    fn mistakes_of_form_and_of_meaning_are_reported_together() {
+        check(SOUND, &[]);
+        let more = "[[route]]\nmatch = \"/a\"\nupstream = \"nowhere\"\ntimeout = { request = 30 }\n\
+                    [[route]]\nmatch = \"/b\"\nupstraem = \"x\"\n[[route]]\nname = \"again\"\nmatch = \"/*\"\nrespond = {}\n";
+        check(&format!("{SOUND}{more}"), &["route_conflict", "unitless", "unknown_key", "unknown_reference"]);
+    }
+
+    #[test]
+    fn what_a_mistake_only_makes_look_wrong_is_not_reported() {
+        let more =
+            "[upstream.api]\nendpoint = [\"http://127.0.0.1:1\"]\n[[route]]\nmatch = \"/a\"\nupstream = \"api\"\n";
+        check(&format!("{SOUND}{more}"), &["unknown_key"]);
     }
 }
