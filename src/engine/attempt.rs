@@ -2,8 +2,8 @@
 //!
 //! Retries are a loop around this function; it decides nothing about them.
 
-use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use rustls::ClientConfig;
@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use super::connect::{Address, Connected, Speak, connect};
 use super::downstream::Downstream;
 use super::pool::{Idle, IdleLimits, Owner};
-use super::relay::{Interruption, Relay};
+use super::relay::{Interruption, MAX_INTERIM, Relay};
 use super::serve::Ground;
 use super::timer::Timer;
 use super::upload::Upload;
@@ -20,14 +20,16 @@ use crate::model::deadline::{Deadline, Limit};
 use crate::model::outcome::Outcome;
 use crate::model::request::Scheme;
 use crate::model::response::ResponseHead;
+use crate::pipeline::attempt::Plan;
+use crate::pipeline::judge::Attempted;
 use crate::snapshot::UpstreamEntry;
 use crate::telemetry::metrics::UpstreamMetrics;
 use crate::upstream::{Endpoint, Protocol, Target};
 
 /// What an attempt needs to know of where it goes.
-pub struct Route<'a> {
+pub struct Way<'a> {
     /// The chosen endpoint.
-    pub endpoint: &'a Arc<Endpoint>,
+    pub endpoint: Arc<Endpoint>,
     /// TLS, for `https://` endpoints.
     pub tls: Option<&'a Arc<ClientConfig>>,
     /// The version of HTTP.
@@ -38,22 +40,29 @@ pub struct Route<'a> {
     pub idle: IdleLimits,
     /// Counts connections.
     pub metrics: &'a Arc<UpstreamMetrics>,
+    /// Not by a connection from the pool: one of those was closed already.
+    fresh: bool,
 }
 
-impl<'a> Route<'a> {
+impl<'a> Way<'a> {
     /// Whose connections the pool keeps for this way.
     #[must_use]
-    pub fn owner(&self) -> Owner<'a> {
-        Owner { endpoint: self.endpoint, tls: self.tls, metrics: self.metrics }
+    pub fn owner(&self) -> Owner<'_> {
+        Owner { endpoint: &self.endpoint, tls: self.tls, metrics: self.metrics }
     }
 
-    /// The way to `endpoint`, one of `entry`'s.
+    /// The way to `endpoint`, one of `entry`'s; with `fresh` on a new connection.
     #[must_use]
-    pub fn new(entry: &'a UpstreamEntry, endpoint: &'a Arc<Endpoint>, metrics: &'a Arc<UpstreamMetrics>) -> Self {
+    pub fn new(
+        entry: &'a UpstreamEntry,
+        endpoint: Arc<Endpoint>,
+        metrics: &'a Arc<UpstreamMetrics>,
+        fresh: bool,
+    ) -> Self {
         let settings = entry.upstream.settings();
         Self {
-            endpoint,
             tls: entry.tls.as_ref().filter(|_| endpoint.scheme == Scheme::Https),
+            endpoint,
             speak: match settings.protocol {
                 Protocol::H1 => Speak::H1,
                 Protocol::H2 => Speak::H2,
@@ -62,6 +71,7 @@ impl<'a> Route<'a> {
             connect_timeout: settings.connect_timeout,
             idle: IdleLimits { idle: settings.idle, idle_timeout: settings.idle_timeout },
             metrics,
+            fresh,
         }
     }
 }
@@ -69,12 +79,20 @@ impl<'a> Route<'a> {
 /// The limits of an attempt.
 #[derive(Debug, Clone, Copy)]
 pub struct AttemptLimits {
-    /// `timeout.request`, unless the exchange is exempt.
-    pub request: Option<Deadline>,
+    /// When the exchange ends at the latest.
+    pub exchange: Option<Deadline>,
     /// `timeout.attempt`.
     pub attempt: Duration,
     /// `timeout.idle`.
     pub idle: Duration,
+}
+
+impl AttemptLimits {
+    /// Those of a plan.
+    #[must_use]
+    pub fn of(plan: &Plan<'_>) -> Self {
+        Self { exchange: plan.deadline, attempt: plan.timeouts.attempt, idle: plan.timeouts.idle }
+    }
 }
 
 /// How an attempt ended.
@@ -83,14 +101,7 @@ pub enum AttemptEnd {
     /// A final head, or an upgrade; the body is still to be relayed.
     Answered(UpstreamSession, Received),
     /// The upstream failed before a head.
-    Failed {
-        /// How, for everybody who judges it.
-        outcome: Outcome,
-        /// The upstream has certainly not processed the request.
-        unprocessed: bool,
-        /// It was a pooled connection, which its peer may have closed before it saw the request.
-        stale: bool,
-    },
+    Failed(Attempted),
     /// The client is to blame, or has left, or the request's own time is over.
     Interrupted(Interruption),
 }
@@ -98,19 +109,15 @@ pub enum AttemptEnd {
 /// Makes one attempt. `interim` prepares an interim head for the client.
 pub async fn attempt(
     ground: &Ground,
-    route: &Route<'_>,
+    way: &Way<'_>,
     head: &UpstreamHead<'_>,
     limits: AttemptLimits,
     (down, upload, timer): (&mut Downstream, &mut Upload, &mut Timer),
     interim: impl FnMut(&mut ResponseHead),
 ) -> AttemptEnd {
-    let (connected, reused) = match connection(ground, route, limits.request, (down, timer)).await {
-        Ok(connected) => connected,
+    let (mut session, reused) = match begin(ground, way, head, limits.exchange, (Some(&mut *down), timer)).await {
+        Ok(begun) => begun,
         Err(end) => return end,
-    };
-    let mut session = match start(connected, head) {
-        Ok(session) => session,
-        Err(error) => return failed(&error, reused),
     };
     let result = Relay {
         down,
@@ -118,17 +125,72 @@ pub async fn attempt(
         upload,
         timer,
         clock: &ground.gateway.clock,
-        request_deadline: limits.request,
+        deadline: limits.exchange,
         idle: limits.idle,
     }
     .head(limits.attempt, interim)
     .await;
+    ended(session, reused, result)
+}
+
+/// Makes one attempt that has no body and no client to itself: interim heads are passed over.
+pub async fn attempt_alone(
+    ground: &Ground,
+    way: &Way<'_>,
+    head: &UpstreamHead<'_>,
+    limits: AttemptLimits,
+    timer: &mut Timer,
+) -> AttemptEnd {
+    let clock = &ground.gateway.clock;
+    let (mut session, reused) = match begin(ground, way, head, limits.exchange, (None, timer)).await {
+        Ok(begun) => begun,
+        Err(end) => return end,
+    };
+    let mut deadline = Deadline::new(clock.now(), limits.attempt, Limit::Attempt);
+    if let Some(exchange) = limits.exchange {
+        deadline = deadline.min(exchange);
+    }
+    let mut interims = 0;
+    let result = std::future::poll_fn(|cx| {
+        while let Poll::Ready(head) = session.poll_head(cx) {
+            match head {
+                Ok(Received::Interim(_)) if interims < MAX_INTERIM => interims += 1,
+                Ok(Received::Interim(_)) => {
+                    let flood = UpstreamError::Invalid("too many interim responses");
+                    return Poll::Ready(Err(Interruption::Upstream(flood)));
+                }
+                Ok(head) => return Poll::Ready(Ok(head)),
+                Err(error) => return Poll::Ready(Err(Interruption::Upstream(error))),
+            }
+        }
+        if let Poll::Ready(Err(error)) = session.poll_flush(cx) {
+            return Poll::Ready(Err(Interruption::Upstream(error)));
+        }
+        timer.poll_until(cx, clock, deadline.at).map(|()| Err(Interruption::Timeout(deadline.limit)))
+    })
+    .await;
+    ended(session, reused, result)
+}
+
+/// A connection with the head on its way, and whether the connection has been used before.
+async fn begin(
+    ground: &Ground,
+    way: &Way<'_>,
+    head: &UpstreamHead<'_>,
+    deadline: Option<Deadline>,
+    sides: (Option<&mut Downstream>, &mut Timer),
+) -> Result<(UpstreamSession, bool), AttemptEnd> {
+    let (connected, reused) = connection(ground, way, deadline, sides).await?;
+    start(connected, head).map(|session| (session, reused)).map_err(|error| failed(&error, reused))
+}
+
+fn ended(session: UpstreamSession, reused: bool, result: Result<Received, Interruption>) -> AttemptEnd {
     match result {
         Ok(received) => AttemptEnd::Answered(session, received),
         Err(Interruption::Upstream(error)) => failed(&error, reused),
         Err(Interruption::Timeout(limit @ (Limit::Attempt | Limit::Idle))) => {
             session.cancel();
-            AttemptEnd::Failed { outcome: Outcome::Timeout(limit), unprocessed: false, stale: false }
+            AttemptEnd::Failed(Attempted::failed(Outcome::Timeout(limit)))
         }
         Err(interruption) => {
             session.cancel();
@@ -149,48 +211,51 @@ fn failed(error: &UpstreamError, reused: bool) -> AttemptEnd {
         UpstreamError::Reset | UpstreamError::Refused => Outcome::Reset,
         UpstreamError::Invalid(_) => Outcome::Invalid,
     };
-    AttemptEnd::Failed {
-        outcome,
+    AttemptEnd::Failed(Attempted {
         unprocessed: *error == UpstreamError::Refused,
         stale: reused && matches!(error, UpstreamError::Reset | UpstreamError::Refused),
-    }
+        ..Attempted::failed(outcome)
+    })
 }
 
 /// A connection and whether it has been used before.
 async fn connection(
     ground: &Ground,
-    route: &Route<'_>,
-    request: Option<Deadline>,
-    (down, timer): (&mut Downstream, &mut Timer),
+    way: &Way<'_>,
+    exchange: Option<Deadline>,
+    (mut down, timer): (Option<&mut Downstream>, &mut Timer),
 ) -> Result<(Connected, bool), AttemptEnd> {
     let clock = &ground.gateway.clock;
-    match ground.worker.pool.take(route.owner(), clock.now()) {
+    let pooled = if way.fresh { None } else { ground.worker.pool.take(way.owner(), clock.now()) };
+    match pooled {
         Some(Idle::H1(transport)) => {
-            route.metrics.connections_reused.inc();
+            way.metrics.connections_reused.inc();
             return Ok((Connected::H1(transport), true));
         }
         Some(Idle::H2(connection)) => {
-            route.metrics.connections_reused.inc();
+            way.metrics.connections_reused.inc();
             return Ok((Connected::H2(connection), true));
         }
         None => {}
     }
-    let mut deadline = Deadline::new(clock.now(), route.connect_timeout, Limit::Connect);
-    if let Some(request) = request {
-        deadline = deadline.min(request);
+    let mut deadline = Deadline::new(clock.now(), way.connect_timeout, Limit::Connect);
+    if let Some(exchange) = exchange {
+        deadline = deadline.min(exchange);
     }
-    let address = match &route.endpoint.target {
+    let address = match &way.endpoint.target {
         Target::Tcp(address) => Address::Tcp(*address),
         Target::Unix(path) => Address::Unix(path.as_ref().as_ref()),
     };
     let mut connecting =
-        std::pin::pin!(connect(address, route.tls.map(|tls| (tls, &*route.endpoint.server_name)), route.speak));
+        std::pin::pin!(connect(address, way.tls.map(|tls| (tls, &*way.endpoint.server_name)), way.speak));
     let connected = std::future::poll_fn(|cx| {
-        use std::task::Poll;
         if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
             return Poll::Ready(Ok(connected));
         }
-        if down.body_done() && down.poll_gone(cx).is_ready() {
+        if let Some(down) = down.as_deref_mut()
+            && down.body_done()
+            && down.poll_gone(cx).is_ready()
+        {
             return Poll::Ready(Err(Interruption::ClientGone));
         }
         timer.poll_until(cx, clock, deadline.at).map(|()| Err(Interruption::Timeout(deadline.limit)))
@@ -198,21 +263,19 @@ async fn connection(
     .await;
     match connected {
         Ok(Ok(connected)) => {
-            route.metrics.connections_opened.inc();
+            way.metrics.connections_opened.inc();
             if let Connected::H2(connection) = &connected {
-                ground.worker.pool.share_h2(route.owner(), route.idle, clock.now(), connection.clone());
+                ground.worker.pool.share_h2(way.owner(), way.idle, clock.now(), connection.clone());
             }
             Ok((connected, false))
         }
-        Ok(Err(error)) => Err(unconnected(route, &error)),
-        Err(Interruption::Timeout(Limit::Connect)) => {
-            Err(AttemptEnd::Failed { outcome: Outcome::Timeout(Limit::Connect), unprocessed: true, stale: false })
+        Ok(Err(error)) => {
+            tracing::debug!(endpoint = %way.endpoint.address, %error, "no connection to the upstream");
+            Err(AttemptEnd::Failed(Attempted { unprocessed: true, ..Attempted::failed(Outcome::Connect) }))
+        }
+        Err(Interruption::Timeout(limit @ Limit::Connect)) => {
+            Err(AttemptEnd::Failed(Attempted { unprocessed: true, ..Attempted::failed(Outcome::Timeout(limit)) }))
         }
         Err(interruption) => Err(AttemptEnd::Interrupted(interruption)),
     }
-}
-
-fn unconnected(route: &Route<'_>, error: &io::Error) -> AttemptEnd {
-    tracing::debug!(endpoint = %route.endpoint.address, %error, "no connection to the upstream");
-    AttemptEnd::Failed { outcome: Outcome::Connect, unprocessed: true, stale: false }
 }

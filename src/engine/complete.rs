@@ -30,6 +30,9 @@ pub fn complete(ground: &Ground, live: &Arc<Live>, exchange: &Exchange) {
     for decision in &exchange.decisions {
         metrics.decided(decision.policy, decision.verdict);
     }
+    if let Some((kind, _)) = exchange.fallback {
+        metrics.fell_back(kind);
+    }
     if ground.worker.access_log.is_on() {
         log(ground, exchange, route.map(|route| route.name().as_str()), duration);
     }
@@ -54,7 +57,8 @@ fn log(ground: &Ground, exchange: &Exchange, route: Option<&str>, duration: Dura
         target: exchange.uri.path_and_query().map(|target| target.as_str().as_bytes()),
         version: Some(exchange.version),
         status: exchange.status,
-        code: exchange.rejection,
+        code: exchange.rejection.or(exchange.fallback.map(|(_, cause)| cause)),
+        fallback: exchange.fallback.map(|(kind, _)| kind),
         bytes_in: exchange.body_in,
         bytes_out: exchange.body_out,
         duration,

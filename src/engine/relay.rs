@@ -17,7 +17,7 @@ use crate::model::response::ResponseHead;
 use crate::pipeline::respond::Encoder;
 
 /// Interim responses that one attempt may send; a flood of them is not an answer.
-const MAX_INTERIM: usize = 16;
+pub(super) const MAX_INTERIM: usize = 16;
 
 /// Why a transfer ended before its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +46,8 @@ pub struct Relay<'a> {
     pub timer: &'a mut Timer,
     /// The gateway's clock.
     pub clock: &'a Clock,
-    /// `timeout.request`, unless the exchange is exempt from it.
-    pub request_deadline: Option<Deadline>,
+    /// When the exchange ends at the latest.
+    pub deadline: Option<Deadline>,
     /// `timeout.idle`.
     pub idle: Duration,
 }
@@ -337,8 +337,8 @@ impl Relay<'_> {
     /// `Ready(Err)` when the earliest of all limits is over.
     fn poll_deadline<T>(&mut self, cx: &mut Context<'_>, limit: Deadline) -> Poll<Result<T, Interruption>> {
         let mut earliest = limit;
-        if let Some(request) = self.request_deadline {
-            earliest = earliest.min(request);
+        if let Some(exchange) = self.deadline {
+            earliest = earliest.min(exchange);
         }
         let slow: Option<Instant> = self.upload.deadline().filter(|at| *at < earliest.at);
         let at = slow.unwrap_or(earliest.at);

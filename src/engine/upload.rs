@@ -3,12 +3,16 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 
 use super::downstream::{ClientError, Downstream};
 use super::upstream_session::UpstreamSession;
 use crate::model::clock::{Clock, Instant};
 use crate::model::response::ResponseHead;
+
+/// Pieces in which a kept body is sent again.
+const RESENT_PIECE: usize = 16 * 1024;
 
 /// How slowly a client may deliver its body. Only the time that the client itself makes us wait counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,13 +23,22 @@ pub struct BodyPace {
     pub grace: Duration,
 }
 
-/// What an upload is doing.
+/// How much of the body has come from the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum Source {
     /// There is body to read.
-    Open,
+    Body,
     /// The body has been read; trailers may follow.
     Trailers,
+    /// All of it is here or has gone on.
+    Ended,
+}
+
+/// What the attempt under way has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// There is more to send.
+    Open,
     /// All of it has gone upstream.
     Ended,
     /// The upstream takes no more; its answer may still come.
@@ -43,10 +56,17 @@ pub enum UploadError {
     TooSlow,
 }
 
-/// The upload of one exchange; it outlives attempts that sent none of it.
+/// The upload of one exchange. It outlives attempts: what was kept of the body is sent again to the next one.
 #[derive(Debug)]
 pub struct Upload {
+    has_body: bool,
+    source: Source,
     state: State,
+    kept: Kept,
+    /// How much of what is kept the attempt under way has been sent.
+    resent: usize,
+    /// What followed the body, for an attempt that is sent all of it again.
+    trailers: Option<HeaderMap>,
     /// The client waits for `100 Continue` before it sends.
     expects_continue: bool,
     max: Option<u64>,
@@ -54,25 +74,59 @@ pub struct Upload {
     pace: Option<BodyPace>,
     waited: Duration,
     waiting_since: Option<Instant>,
-    /// Bytes have been handed to an upstream: they can't be sent again.
-    pub spent: bool,
+}
+
+/// The beginning of a body, kept for another attempt: all that has come, or nothing once it is more than `limit`.
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: BytesMut,
+    limit: usize,
+    /// Bytes have been handed to an upstream that are not kept: they can't be sent again.
+    lost: bool,
+}
+
+impl Kept {
+    fn push(&mut self, piece: &[u8]) {
+        if self.lost || self.bytes.len() + piece.len() > self.limit {
+            self.lost = true;
+            self.bytes = BytesMut::new();
+        } else {
+            self.bytes.extend_from_slice(piece);
+        }
+    }
 }
 
 impl Upload {
-    /// The upload of a request that has a body unless `ended`.
+    /// The upload of a request that has a body unless `ended`. Up to `keep` bytes of it are kept for another attempt.
     #[must_use]
-    pub const fn new(ended: bool, expects_continue: bool, max: Option<u64>, pace: Option<BodyPace>) -> Self {
-        let state = if ended { State::Ended } else { State::Open };
+    pub fn new(ended: bool, expects_continue: bool, max: Option<u64>, pace: Option<BodyPace>, keep: usize) -> Self {
+        let (source, state) = if ended { (Source::Ended, State::Ended) } else { (Source::Body, State::Open) };
         Self {
+            has_body: !ended,
+            source,
             state,
+            kept: Kept { limit: keep, ..Kept::default() },
+            resent: 0,
+            trailers: None,
             expects_continue,
             max,
             received: 0,
             pace,
             waited: Duration::ZERO,
             waiting_since: None,
-            spent: false,
         }
+    }
+
+    /// Begins an attempt: what is kept goes to it first. Only for an upload that [`Upload::can_restart`].
+    pub fn restart(&mut self) {
+        self.resent = 0;
+        self.state = if self.has_body { State::Open } else { State::Ended };
+    }
+
+    /// Whether another attempt can be sent the whole body.
+    #[must_use]
+    pub const fn can_restart(&self) -> bool {
+        !self.kept.lost
     }
 
     /// Bytes of body that came from the client.
@@ -84,7 +138,7 @@ impl Upload {
     /// Whether more is to be sent upstream.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        matches!(self.state, State::Open | State::Trailers)
+        self.state == State::Open
     }
 
     /// Whether all of the request has gone upstream.
@@ -116,10 +170,8 @@ impl Upload {
         down: &mut Downstream,
         up: &mut UpstreamSession,
     ) -> Poll<Result<bool, UploadError>> {
-        match self.state {
-            State::Open => {}
-            State::Trailers => return self.poll_trailers(cx, down, up),
-            State::Ended | State::Abandoned => return Poll::Ready(Ok(false)),
+        if self.state != State::Open {
+            return Poll::Ready(Ok(false));
         }
         match up.poll_writable(cx) {
             Poll::Pending => {
@@ -128,6 +180,14 @@ impl Upload {
             }
             Poll::Ready(Err(_)) => return self.abandon(),
             Poll::Ready(Ok(())) => {}
+        }
+        if let Some(piece) = self.next_kept() {
+            return if up.send_body(piece).is_err() { self.abandon() } else { Poll::Ready(Ok(true)) };
+        }
+        match self.source {
+            Source::Body => {}
+            Source::Trailers => return self.poll_trailers(cx, down, up),
+            Source::Ended => return self.end(up),
         }
         self.invite(down)?;
         let piece = match down.poll_body(cx) {
@@ -146,14 +206,24 @@ impl Upload {
                     self.state = State::Abandoned;
                     return Poll::Ready(Err(UploadError::TooLarge));
                 }
-                self.spent = true;
+                self.kept.push(&piece);
+                self.resent = self.kept.bytes.len();
                 if up.send_body(piece).is_err() {
                     return self.abandon();
                 }
             }
-            None => self.state = State::Trailers,
+            None => self.source = Source::Trailers,
         }
         Poll::Ready(Ok(true))
+    }
+
+    /// The next piece of what an earlier attempt was sent already.
+    fn next_kept(&mut self) -> Option<Bytes> {
+        let rest = self.kept.bytes.get(self.resent..).filter(|rest| !rest.is_empty())?;
+        let piece = rest.get(..RESENT_PIECE).unwrap_or(rest);
+        let piece = Bytes::copy_from_slice(piece);
+        self.resent += piece.len();
+        Some(piece)
     }
 
     fn poll_trailers(
@@ -162,12 +232,17 @@ impl Upload {
         down: &mut Downstream,
         up: &mut UpstreamSession,
     ) -> Poll<Result<bool, UploadError>> {
-        let trailers = match down.poll_request_trailers(cx) {
+        self.trailers = match down.poll_request_trailers(cx) {
             Poll::Ready(trailers) => trailers.map_err(UploadError::Client)?,
             Poll::Pending => return Poll::Pending,
         };
+        self.source = Source::Ended;
+        self.end(up)
+    }
+
+    fn end(&mut self, up: &mut UpstreamSession) -> Poll<Result<bool, UploadError>> {
         self.state = State::Ended;
-        if up.end_body(trailers).is_err() {
+        if up.end_body(self.trailers.clone()).is_err() {
             return self.abandon();
         }
         Poll::Ready(Ok(true))
@@ -182,7 +257,8 @@ impl Upload {
         Ok(())
     }
 
-    fn stop_waiting(&mut self, clock: &Clock) {
+    /// Nobody waits for the client now: an upstream is, or the time between two attempts passes.
+    pub fn stop_waiting(&mut self, clock: &Clock) {
         if let Some(since) = self.waiting_since.take() {
             self.waited += clock.now().since(since);
         }
@@ -202,7 +278,7 @@ mod tests {
     fn only_the_time_that_the_client_makes_us_wait_counts() {
         let clock = Clock::manual();
         let pace = BodyPace { rate: 1024, grace: Duration::from_secs(10) };
-        let mut upload = Upload::new(false, false, None, Some(pace));
+        let mut upload = Upload::new(false, false, None, Some(pace), 0);
         assert_eq!(upload.deadline(), None, "nobody waits yet");
         upload.waiting_since = Some(clock.now());
         assert_eq!(upload.deadline(), Some(clock.now().after(Duration::from_secs(10))));
@@ -212,5 +288,33 @@ mod tests {
         clock.advance(Duration::from_mins(1));
         upload.waiting_since = Some(clock.now());
         assert_eq!(upload.deadline(), Some(clock.now().after(Duration::from_secs(7))), "10 + 2 earned - 5 waited");
+    }
+
+    fn sent(upload: &mut Upload) -> Vec<u8> {
+        std::iter::from_fn(|| upload.next_kept()).flat_map(|piece| piece.to_vec()).collect()
+    }
+
+    #[test]
+    fn what_fits_is_sent_again_to_each_attempt() {
+        let mut upload = Upload::new(false, false, None, None, 40_000);
+        upload.kept.push(&[b'a'; 20_000]);
+        upload.kept.push(&[b'b'; 20_000]);
+        for _ in 0..2 {
+            assert!(upload.can_restart());
+            upload.restart();
+            assert!(upload.is_open());
+            assert_eq!(sent(&mut upload), [[b'a'; 20_000], [b'b'; 20_000]].concat());
+            assert_eq!(upload.next_kept(), None);
+        }
+        upload.kept.push(b"c");
+        assert!(!upload.can_restart(), "one byte too many");
+        assert_eq!(upload.kept.bytes.capacity(), 0, "and nothing is held for it");
+    }
+
+    #[test]
+    fn a_request_without_a_body_has_nothing_to_restart() {
+        let mut upload = Upload::new(true, false, None, None, 0);
+        upload.restart();
+        assert!(upload.is_complete() && upload.can_restart());
     }
 }

@@ -20,6 +20,7 @@ use super::head_wire::{self, Framing, Persistence};
 use super::transport::Transport;
 use crate::model::request::Scheme;
 use crate::model::response::{BodyLength, ResponseHead};
+use crate::pipeline::attempt::Plan;
 
 /// What went wrong on the upstream's side.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +55,22 @@ pub struct UpstreamHead<'a> {
     pub upgrade: bool,
 }
 
+impl<'a> UpstreamHead<'a> {
+    /// The head that a plan sends, to an endpoint that is spoken to by `scheme`.
+    #[must_use]
+    pub const fn of(plan: &'a Plan<'_>, target: &'a str, scheme: Scheme) -> Self {
+        Self {
+            method: &plan.method,
+            scheme,
+            authority: &plan.authority,
+            target,
+            headers: &plan.headers,
+            length: plan.length,
+            upgrade: plan.upgrade,
+        }
+    }
+}
+
 /// What came back.
 #[derive(Debug)]
 pub enum Received {
@@ -71,6 +88,14 @@ impl Received {
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::Interim(head) | Self::Upgraded(head) | Self::Final(head, _) => head.status,
+        }
+    }
+
+    /// The fields.
+    #[must_use]
+    pub const fn headers(&self) -> &HeaderMap {
+        match self {
+            Self::Interim(head) | Self::Upgraded(head) | Self::Final(head, _) => &head.headers,
         }
     }
 }
@@ -274,6 +299,24 @@ impl UpstreamSession {
         match pin!(h1.session.reuse()).poll(&mut cx) {
             Poll::Ready(Some(_)) => Some(h1.transport),
             _ => None,
+        }
+    }
+
+    /// Ends an attempt whose answer nobody wants, like [`UpstreamSession::finish`], if the rest of it is here already.
+    #[must_use]
+    pub fn finish_if_whole(mut self) -> Option<Transport> {
+        const MOST: usize = 64 * 1024;
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut passed = 0;
+        loop {
+            match self.poll_body(&mut cx) {
+                Poll::Ready(Ok(Some(piece))) if passed <= MOST => passed += piece.as_slice().len(),
+                Poll::Ready(Ok(None)) => return self.finish(),
+                _ => {
+                    self.cancel();
+                    return None;
+                }
+            }
         }
     }
 

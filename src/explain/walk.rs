@@ -17,6 +17,7 @@ use super::report::{
 };
 use crate::model::answer::Answer;
 use crate::model::clock::Instant;
+use crate::model::deadline::Limit as DeadlineLimit;
 use crate::model::ids::RouteName;
 use crate::model::listener::{Limits, Protocol};
 use crate::model::request::RequestView;
@@ -185,7 +186,7 @@ impl Walk<'_> {
             Ok(encoder) => encoder,
             Err(rejection) => return self.refuse(Stage::Respond, Some(route), &rejection),
         };
-        if plan.request_deadline.is_some() && plan.deadline_of_response(&head, upgraded).is_none() {
+        if plan.deadline.is_some() && plan.deadline_of_response(&head).is_none() {
             self.note("timeout.request ends with the head of this response: it is an endless stream");
         }
         let body = if upgraded || encoder.is_some() { Body::Streamed } else { body_of(length) };
@@ -294,10 +295,18 @@ impl Walk<'_> {
 
     fn limits_of_plan(&mut self, route: &Route, plan: &Plan<'_>) {
         let origin = &route.policies.timeout.origin;
-        let Timeout { request, attempt, idle } = plan.timeouts;
-        match plan.request_deadline {
-            Some(_) => self.limit("timeout.request", Period(request), origin),
-            None => self.limit("timeout.request", "none for such a stream", origin),
+        let Timeout { request, attempt, idle, stream } = plan.timeouts;
+        match plan.deadline {
+            Some(deadline) if deadline.limit == DeadlineLimit::Request => {
+                self.limit("timeout.request", Period(request), origin);
+            }
+            Some(_) | None => self.limit("timeout.request", "none for such a stream", origin),
+        }
+        if let Some(stream) = stream {
+            self.limit("timeout.stream", Period(stream), origin);
+        }
+        if let Some(deadline) = plan.deadline.filter(|deadline| deadline.limit == DeadlineLimit::Grpc) {
+            self.limit("grpc-timeout", Period(deadline.left(self.exchange.started)), &Origin::default());
         }
         self.limit("timeout.attempt", Period(attempt), origin);
         self.limit("timeout.idle", Period(idle), origin);

@@ -15,10 +15,20 @@ pub enum Limit {
     Idle,
     /// `connect_timeout` of the upstream: TCP, TLS and HTTP/2 handshakes together.
     Connect,
+    /// `timeout.stream`: like [`Limit::Request`], for long-lived streams.
+    Stream,
+    /// The client's `grpc-timeout`.
+    Grpc,
 }
 
 impl Limit {
-    /// The name of the setting.
+    /// Whether it ends the whole exchange, not only an attempt.
+    #[must_use]
+    pub const fn ends_exchange(self) -> bool {
+        matches!(self, Self::Request | Self::Stream | Self::Grpc)
+    }
+
+    /// The name of the setting, or of the field that said it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -26,6 +36,8 @@ impl Limit {
             Self::Attempt => "timeout.attempt",
             Self::Idle => "timeout.idle",
             Self::Connect => "connect_timeout",
+            Self::Stream => "timeout.stream",
+            Self::Grpc => "grpc-timeout",
         }
     }
 }

@@ -19,6 +19,8 @@ pub enum Outcome {
     Invalid,
     /// The client went away first; says nothing of the upstream.
     ClientGone,
+    /// Another attempt of the same exchange was answered first; says nothing of the upstream.
+    Superseded,
 }
 
 impl Outcome {
@@ -39,12 +41,61 @@ impl Outcome {
             Self::Timeout(_) => "timeout",
             Self::Invalid => "invalid",
             Self::ClientGone => "client_gone",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    /// What is said of a further attempt after this one.
+    #[must_use]
+    pub const fn retried(self) -> &'static str {
+        match self {
+            Self::Status(_) => "made again after its status",
+            Self::Connect => "made again: there was no connection",
+            Self::Reset => "made again: the connection ended before an answer",
+            Self::Timeout(_) => "made again: the attempt took too long",
+            Self::Invalid => "made again: the answer was not HTTP",
+            Self::ClientGone | Self::Superseded => "made again",
         }
     }
 
     /// Every label.
-    pub const LABELS: [&'static str; 11] =
-        ["1xx", "2xx", "3xx", "4xx", "5xx", "other", "connect", "reset", "timeout", "invalid", "client_gone"];
+    pub const LABELS: [&'static str; 12] = [
+        "1xx",
+        "2xx",
+        "3xx",
+        "4xx",
+        "5xx",
+        "other",
+        "connect",
+        "reset",
+        "timeout",
+        "invalid",
+        "client_gone",
+        "superseded",
+    ];
+}
+
+/// What answered in place of a route's upstream: the value of `Portcullis-Fallback` and a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StandIn {
+    /// Another upstream.
+    Upstream,
+    /// A fixed response.
+    Status,
+}
+
+impl StandIn {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Upstream, Self::Status];
+
+    /// The name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Status => "status",
+        }
+    }
 }
 
 /// Why an exchange ended before its response was complete.

@@ -140,6 +140,13 @@ impl fmt::Display for ByteRate {
 pub struct Percent(u32);
 
 impl Percent {
+    /// A share in whole hundredths, at most all.
+    #[must_use]
+    pub const fn whole(hundredths: u8) -> Self {
+        let hundredths = if hundredths > 100 { 100 } else { hundredths };
+        Self(hundredths as u32 * 10_000)
+    }
+
     /// The share from 0 to 1.
     #[must_use]
     pub fn ratio(self) -> f64 {

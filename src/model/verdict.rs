@@ -187,11 +187,17 @@ pub enum PolicyName {
     Compress,
     /// `timeout`
     Timeout,
+    /// `retry`
+    Retry,
+    /// `hedge`
+    Hedge,
+    /// `fallback`
+    Fallback,
 }
 
 impl PolicyName {
     /// Every policy in the order of the stages that run them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Access,
         Self::Cors,
         Self::Validate,
@@ -201,6 +207,9 @@ impl PolicyName {
         Self::Headers,
         Self::Compress,
         Self::Timeout,
+        Self::Retry,
+        Self::Hedge,
+        Self::Fallback,
     ];
 
     /// The key in the configuration.
@@ -216,6 +225,9 @@ impl PolicyName {
             Self::Headers => "headers",
             Self::Compress => "compress",
             Self::Timeout => "timeout",
+            Self::Retry => "retry",
+            Self::Hedge => "hedge",
+            Self::Fallback => "fallback",
         }
     }
 }

@@ -22,8 +22,20 @@ pub enum Admission {
 
 /// Asks the policies of the route in their order.
 pub fn admit(route: &Route, exchange: &mut Exchange) -> Admission {
-    let Policies { access, cors, validate, redirect, respond, rewrite: _, headers: _, compress: _, timeout: _ } =
-        &route.policies;
+    let Policies {
+        access,
+        cors,
+        validate,
+        redirect,
+        respond,
+        rewrite: _,
+        headers: _,
+        compress: _,
+        timeout: _,
+        retry: _,
+        hedge: _,
+        fallback: _,
+    } = &route.policies;
     match judge(access.as_ref(), cors.as_ref(), validate.as_ref(), exchange) {
         Admission::Go => answer(redirect.as_ref(), respond.as_ref(), exchange),
         other => other,

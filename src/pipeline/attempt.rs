@@ -1,5 +1,7 @@
 //! What goes upstream: which upstream, by which name, under which limits, with which head.
 
+use std::time::Duration;
+
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::{HeaderMap, Method, Version};
 
@@ -7,12 +9,17 @@ use super::body::BodyRules;
 use super::exchange::Exchange;
 use super::fail::X_REQUEST_ID;
 use super::respond::applied;
+use crate::model::clock::Instant;
 use crate::model::deadline::{Deadline, Limit};
+use crate::model::grpc::{self, is_grpc};
 use crate::model::response::{BodyLength, ResponseHead};
 use crate::model::verdict::{Code, PolicyName, Rejection};
+pub use crate::policy::fallback::Compiled as Step;
+use crate::policy::hedge::Hedge;
 use crate::policy::hygiene::forwarding::{self, Hop};
 use crate::policy::hygiene::hop_by_hop::{Upgrading, asks_to_upgrade, strip_request};
 use crate::policy::hygiene::trace_context::{self, Sampled};
+use crate::policy::retry::Retry;
 use crate::policy::rewrite::Rewrite;
 use crate::policy::timeout::Timeout;
 use crate::policy::validate::BodyLimit;
@@ -30,8 +37,19 @@ pub struct Plan<'s> {
     pub hash: Option<u64>,
     /// The limits of the route.
     pub timeouts: Timeout,
-    /// `timeout.request` as a deadline; `None` for streams that are exempt.
-    pub request_deadline: Option<Deadline>,
+    /// When the exchange ends at the latest: `timeout.request`; for long-lived streams `timeout.stream`, if there is
+    /// one, and the client's `grpc-timeout`.
+    pub deadline: Option<Deadline>,
+    /// `timeout.stream` as a deadline, for a response that turns out to be a long-lived stream.
+    stream_deadline: Option<Deadline>,
+    /// Which failed attempts are made again.
+    pub retry: Option<&'s Retry>,
+    /// When a second attempt starts beside a slow one.
+    pub hedge: Option<&'s Hedge>,
+    /// What answers when the upstream can't.
+    pub fallback: &'s [Step],
+    /// Bytes of the request's body that are kept for another attempt.
+    pub keep: usize,
     /// What bounds the request's body.
     pub body: BodyRules,
     /// How much of it there is.
@@ -71,8 +89,7 @@ pub fn plan<'s>(
     let nothing = || Rejection::new(Code::NoRoute, "the redirect of this route leads here, and nothing serves it");
     let split = route.upstream.as_ref().ok_or_else(nothing)?;
     let upstream_index = *split.choose(random).ok_or_else(|| Rejection::new(Code::Internal, "no share is positive"))?;
-    let upstream =
-        snapshot.upstreams.get(upstream_index).ok_or_else(|| Rejection::new(Code::Internal, "no such upstream"))?;
+    let upstream = entry(snapshot, upstream_index)?;
     exchange.upstream = Some(upstream.upstream.name().clone());
     let upgrade = body_done && upgrades(exchange);
     let Policies {
@@ -85,10 +102,20 @@ pub fn plan<'s>(
         headers: edits,
         compress: _,
         timeout,
+        retry,
+        hedge,
+        fallback,
     } = &route.policies;
     let timeouts = timeout.policy;
     let streams = upgrade || is_grpc(&exchange.headers);
-    let request_deadline = (!streams).then(|| Deadline::new(exchange.started, timeouts.request, Limit::Request));
+    let stream_deadline = timeouts.stream.map(|stream| Deadline::new(exchange.started, stream, Limit::Stream));
+    let deadline = if streams {
+        let grpc = grpc_timeout(exchange).map(|after| Deadline::new(exchange.started, after, Limit::Grpc));
+        earlier(grpc, stream_deadline)
+    } else {
+        Some(Deadline::new(exchange.started, timeouts.request, Limit::Request))
+    };
+    let retry = retry.as_ref().map(|slot| &slot.policy);
     let mut headers = copy_with_room(&exchange.headers);
     let expects_continue = headers.remove(EXPECT).is_some() && exchange.version != Version::HTTP_10;
     let length = length(&headers, body_done, upgrade);
@@ -122,7 +149,12 @@ pub fn plan<'s>(
         upstream,
         hash: upstream.upstream.hash(&exchange.view()),
         timeouts,
-        request_deadline,
+        deadline,
+        stream_deadline,
+        retry,
+        hedge: hedge.as_ref().map(|slot| &slot.policy),
+        fallback: fallback.as_ref().map_or(&[], |slot| slot.policy.steps()),
+        keep: kept(retry, length),
         body: BodyRules { max: exchange.body_limit.and_then(BodyLimit::enforced), paced: !streams },
         length,
         upgrade,
@@ -155,7 +187,7 @@ fn destination(
     Ok((target, authority))
 }
 
-impl Plan<'_> {
+impl<'s> Plan<'s> {
     /// The target in origin form.
     #[must_use]
     pub fn target<'a>(&'a self, exchange: &'a Exchange) -> &'a str {
@@ -165,12 +197,53 @@ impl Plan<'_> {
         }
     }
 
-    /// `timeout.request` for the rest of the exchange, now that the response is known: an event stream lives on.
+    /// The deadline for the rest of the exchange, now that the response is known: an event stream lives on.
     #[must_use]
-    pub fn deadline_of_response(&self, head: &ResponseHead, upgraded: bool) -> Option<Deadline> {
-        let endless = upgraded || has_type(&head.headers, "text/event-stream");
-        self.request_deadline.filter(|_| !endless)
+    pub fn deadline_of_response(&self, head: &ResponseHead) -> Option<Deadline> {
+        let endless = has_type(&head.headers, "text/event-stream");
+        if endless { self.stream_deadline } else { self.deadline }
     }
+
+    /// Tells the next attempt how much is left of the client's `grpc-timeout` (gRPC over HTTP/2, "Requests").
+    pub fn tell_time_left(&mut self, now: Instant) {
+        if let Some(deadline) = self.deadline.filter(|deadline| deadline.limit == Limit::Grpc) {
+            self.headers.insert(grpc::GRPC_TIMEOUT, grpc::timeout_value(deadline.left(now)));
+        }
+    }
+
+    /// Turns to another upstream, which gets the same request.
+    pub fn turn_to(&mut self, snapshot: &'s Snapshot, exchange: &mut Exchange, index: usize) -> Result<(), Rejection> {
+        (self.upstream_index, self.upstream) = (index, entry(snapshot, index)?);
+        self.hash = self.upstream.upstream.hash(&exchange.view());
+        exchange.upstream = Some(self.upstream.upstream.name().clone());
+        Ok(())
+    }
+}
+
+fn entry(snapshot: &Snapshot, index: usize) -> Result<&UpstreamEntry, Rejection> {
+    snapshot.upstreams.get(index).ok_or_else(|| Rejection::new(Code::Internal, "no such upstream"))
+}
+
+/// The time that the client gives a call. A shorter `timeout.stream` counts all the same.
+fn grpc_timeout(exchange: &Exchange) -> Option<Duration> {
+    is_grpc(&exchange.headers).then(|| grpc::timeout(exchange.headers.get(grpc::GRPC_TIMEOUT)?)).flatten()
+}
+
+fn earlier(one: Option<Deadline>, other: Option<Deadline>) -> Option<Deadline> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// How much of the body is kept: none where there is nothing to send it again for, or where it is known not to fit.
+fn kept(retry: Option<&Retry>, length: BodyLength) -> usize {
+    let Some(retry) = retry else { return 0 };
+    let fits = match length {
+        BodyLength::Known(length) => length <= retry.buffer(),
+        BodyLength::Absent | BodyLength::Unknown => true,
+    };
+    if fits { usize::try_from(retry.buffer()).unwrap_or(usize::MAX) } else { 0 }
 }
 
 /// HTTP/2 may split `Cookie`; whoever passes it on in HTTP/1.1 has to join it (RFC 9113 §8.2.3).
@@ -215,12 +288,6 @@ fn length(headers: &HeaderMap, body_done: bool, upgrade: bool) -> BodyLength {
         None if body_done => BodyLength::Absent,
         None => BodyLength::Unknown,
     }
-}
-
-/// gRPC streams may be silent for long and last for ever.
-#[must_use]
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    has_type(headers, "application/grpc")
 }
 
 fn has_type(headers: &HeaderMap, prefix: &str) -> bool {

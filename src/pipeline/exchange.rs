@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::model::clock::Instant;
 use crate::model::ids::{RouteName, UpstreamName};
-use crate::model::outcome::{Outcome, Termination};
+use crate::model::outcome::{Outcome, StandIn, Termination};
 use crate::model::request::{RequestView, Scheme};
 use crate::model::verdict::{Code, Decision};
 use crate::policy::cors::Grant;
@@ -75,6 +75,8 @@ pub struct Exchange {
     pub attempts: SmallVec<[AttemptRecord; 2]>,
     /// The upstream that answered, or was tried last.
     pub upstream: Option<UpstreamName>,
+    /// What stood in for the upstream, and the code that the client would have got without it.
+    pub fallback: Option<(StandIn, Code)>,
     /// The status that the client saw; `None` when it saw none.
     pub status: Option<StatusCode>,
     /// Bytes of body from the client.

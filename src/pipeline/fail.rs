@@ -2,12 +2,14 @@
 //! that prefer it, always with `Proxy-Status` (RFC 9209) and the request's id.
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
+use crate::model::grpc::{self, GrpcCode};
+use crate::model::outcome::StandIn;
 use crate::model::response::ResponseHead;
-use crate::model::verdict::Rejection;
+use crate::model::verdict::{Code, Rejection};
 
 /// `X-Request-Id`.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -27,7 +29,8 @@ struct Problem<'a> {
     request_id: Option<&'a str>,
 }
 
-/// The response that tells a client of `rejection`. `request` are the request's fields, where there is a request.
+/// The response that tells a client of `rejection`. `request` are the request's fields, where there is a request. A gRPC
+/// client gets what it understands: a response of trailers only, with status 200 and the refusal as gRPC status.
 #[must_use]
 pub fn response(
     rejection: &Rejection,
@@ -37,6 +40,13 @@ pub fn response(
     let status = rejection.code.status();
     let mut headers = HeaderMap::with_capacity(6 + rejection.headers.len());
     let id = request_id.and_then(|id| id.to_str().ok());
+    if request.is_some_and(grpc::is_grpc) && !rejection.code.closes_connection() {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(grpc::GRPC_STATUS, HeaderValue::from(u16::from(GrpcCode::of_refusal(status).number())));
+        headers.insert(grpc::GRPC_MESSAGE, grpc_message(rejection));
+        tell(&mut headers, rejection, request_id);
+        return (ResponseHead { status: StatusCode::OK, headers }, Bytes::new());
+    }
     let (content_type, body) = if request.is_some_and(prefers_text) {
         ("text/plain; charset=utf-8", text(rejection, id))
     } else {
@@ -45,19 +55,54 @@ pub fn response(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     // A refusal is about this request at this moment.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(PROXY_STATUS, proxy_status(rejection.code.proxy_error()));
+    tell(&mut headers, rejection, request_id);
+    (ResponseHead { status, headers }, body)
+}
+
+/// How a gRPC response that has begun ends for `rejection`; `None` for any other response, which can only be cut.
+#[must_use]
+pub fn trailers(rejection: &Rejection, request: &HeaderMap) -> Option<HeaderMap> {
+    let code = GrpcCode::of_refusal(rejection.code.status());
+    grpc::is_grpc(request).then(|| {
+        HeaderMap::from_iter([
+            (grpc::GRPC_STATUS, HeaderValue::from(u16::from(code.number()))),
+            (grpc::GRPC_MESSAGE, grpc_message(rejection)),
+        ])
+    })
+}
+
+/// The fields that every refusal has.
+fn tell(headers: &mut HeaderMap, rejection: &Rejection, request_id: Option<&HeaderValue>) {
+    headers.insert(PROXY_STATUS, proxy_status(rejection.code, None));
     if let Some(id) = request_id {
         headers.insert(X_REQUEST_ID, id.clone());
     }
     for (name, value) in &rejection.headers {
         headers.append(name.clone(), value.clone());
     }
-    (ResponseHead { status, headers }, body)
 }
 
-fn proxy_status(error: &'static str) -> HeaderValue {
-    HeaderValue::try_from(format!("portcullis; error={error}"))
-        .unwrap_or_else(|_| HeaderValue::from_static("portcullis"))
+/// What went wrong here (RFC 9209 §2.3), and what stood in for the answer that did not come.
+pub(super) fn proxy_status(code: Code, stand_in: Option<StandIn>) -> HeaderValue {
+    let error = code.proxy_error();
+    let text = match stand_in {
+        None => format!("portcullis; error={error}"),
+        Some(kind) => format!("portcullis; error={error}; details=\"{}; fallback={}\"", code.as_str(), kind.as_str()),
+    };
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("portcullis"))
+}
+
+/// Code and detail, percent-encoded as gRPC wants it: all but printable ASCII, and `%` itself.
+fn grpc_message(rejection: &Rejection) -> HeaderValue {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for byte in format!("{}: {}", rejection.code.as_str(), rejection.detail).bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => text.push(char::from(byte)),
+            _ => drop(write!(text, "%{byte:02X}")),
+        }
+    }
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 fn json(rejection: &Rejection, request_id: Option<&str>) -> Bytes {
@@ -105,7 +150,6 @@ fn prefers_text(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::verdict::Code;
 
     fn accept(value: &str) -> HeaderMap {
         HeaderMap::from_iter([(ACCEPT, HeaderValue::from_str(value).expect("visible"))])
@@ -142,5 +186,24 @@ mod tests {
                 "detail": "nothing here", "request_id": "id-1",
             })
         );
+    }
+
+    #[test]
+    fn a_grpc_client_gets_a_grpc_status() {
+        let request = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"))]);
+        for (code, status) in [
+            (Code::DeadlineExceeded, "4"),
+            (Code::NoHealthyEndpoint, "14"),
+            (Code::NoRoute, "12"),
+            (Code::Forbidden, "7"),
+            (Code::BodyTooLarge, "8"),
+        ] {
+            let (head, body) = response(&Rejection::new(code, "50 % of \u{e4}"), Some(&request), None);
+            assert_eq!((head.status, body.len()), (StatusCode::OK, 0), "{code:?}");
+            assert_eq!(head.headers.get(grpc::GRPC_STATUS).expect("set"), status, "{code:?}");
+            let message = head.headers.get(grpc::GRPC_MESSAGE).expect("set").to_str().expect("visible");
+            assert_eq!(message, format!("{}: 50 %25 of %C3%A4", code.as_str()));
+            assert!(head.headers.contains_key(PROXY_STATUS));
+        }
     }
 }

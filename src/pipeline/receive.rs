@@ -82,6 +82,7 @@ pub fn receive(
         rejection: None,
         attempts: SmallVec::new(),
         upstream: None,
+        fallback: None,
         status: None,
         body_in: 0,
         body_out: 0,

@@ -1,15 +1,16 @@
 //! What of a response reaches the client: its fields, and the encoding of its body.
 
-use http::Version;
+use http::{HeaderValue, Version};
 
 use super::exchange::Exchange;
-use super::fail::X_REQUEST_ID;
+use super::fail::{PROXY_STATUS, X_REQUEST_ID, proxy_status};
 use crate::model::response::{BodyLength, ResponseHead};
 use crate::model::verdict::{Code, Decision, PolicyName, Rejection, Verdict};
 use crate::policy::Policies;
 use crate::policy::Slot;
 pub use crate::policy::compress::{Encoder, EncoderError};
 use crate::policy::cors::Cors;
+use crate::policy::fallback::PORTCULLIS_FALLBACK;
 use crate::policy::hygiene::forwarding;
 pub use crate::policy::hygiene::hop_by_hop::Upgrading;
 use crate::policy::hygiene::hop_by_hop::strip_response;
@@ -38,10 +39,14 @@ pub fn finish(
         headers: _,
         compress,
         timeout: _,
+        retry: _,
+        hedge: _,
+        fallback: _,
     } = &route.policies;
     strip_response(&mut head.headers, upgrading);
     forwarding::via(&mut head.headers, Version::HTTP_11);
     head.headers.insert(X_REQUEST_ID, exchange.request_id.clone());
+    tell_fallback(exchange, head);
     edit(route, exchange, head);
     grant(cors.as_ref(), exchange, head);
     let Some(compress) = compress.as_ref().filter(|_| upgrading == Upgrading::No) else { return Ok(None) };
@@ -58,8 +63,17 @@ pub fn finish(
 
 /// Prepares the answer of a policy: it is a response of the route, so the route's edits hold for it.
 pub fn answer(route: &Route, exchange: &Exchange, head: &mut ResponseHead) {
+    tell_fallback(exchange, head);
     edit(route, exchange, head);
     own(Some(route), exchange, head);
+}
+
+/// Says that something stood in for the route's upstream, and why.
+fn tell_fallback(exchange: &Exchange, head: &mut ResponseHead) {
+    if let Some((kind, cause)) = exchange.fallback {
+        head.headers.insert(PORTCULLIS_FALLBACK, HeaderValue::from_static(kind.as_str()));
+        head.headers.append(PROXY_STATUS, proxy_status(cause, Some(kind)));
+    }
 }
 
 fn edit(route: &Route, exchange: &Exchange, head: &mut ResponseHead) {
@@ -73,6 +87,9 @@ fn edit(route: &Route, exchange: &Exchange, head: &mut ResponseHead) {
         headers,
         compress: _,
         timeout: _,
+        retry: _,
+        hedge: _,
+        fallback: _,
     } = &route.policies;
     let Some(headers) = headers.as_ref().filter(|headers| headers.policy.edits_responses()) else { return };
     let client = exchange.client_text();
@@ -94,6 +111,9 @@ pub fn own(route: Option<&Route>, exchange: &Exchange, head: &mut ResponseHead) 
         headers: _,
         compress: _,
         timeout: _,
+        retry: _,
+        hedge: _,
+        fallback: _,
     } = &route.policies;
     grant(cors.as_ref(), exchange, head);
 }

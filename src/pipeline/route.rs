@@ -60,6 +60,9 @@ fn preflight(snapshot: &Snapshot, request: &RequestView<'_>) -> Option<Match> {
         headers: _,
         compress: _,
         timeout: _,
+        retry: _,
+        hedge: _,
+        fallback: _,
     } = &snapshot.routes.get(found.route)?.policies;
     cors.is_some().then_some(found)
 }

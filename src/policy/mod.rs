@@ -12,6 +12,9 @@
 //! | respond | [`headers`] (response), then the CORS grant | the fields that the client sees |
 //! | respond | [`compress`] | the encoding that the client gets |
 //! | all | [`timeout`] | how long all of this may last |
+//! | judge | [`retry`] | which failed attempts are made again |
+//! | attempt | [`hedge`] | when a second attempt starts beside a slow one |
+//! | fail | [`fallback`] | what answers when the upstream can't |
 //!
 //! Who may come in is asked before anything is answered, and an answer of the gateway's own needs no upstream. The CORS
 //! grant is written after `headers`, so that an edit can't widen it, and `compress` comes last, when nothing else will
@@ -27,6 +30,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::diagnostic::{Diagnostic, Diagnostics};
+use crate::model::names::Names;
 use crate::model::source::{Origin, SourceSpan, Sources, Spanned};
 use crate::model::toggle::{OrOff, Toggle};
 use crate::model::verdict::PolicyName;
@@ -34,10 +38,13 @@ use crate::model::verdict::PolicyName;
 pub mod access;
 pub mod compress;
 pub mod cors;
+pub mod fallback;
 pub mod headers;
+pub mod hedge;
 pub mod hygiene;
 pub mod redirect;
 pub mod respond;
+pub mod retry;
 pub mod rewrite;
 pub mod timeout;
 pub mod validate;
@@ -75,6 +82,15 @@ pub struct RoutePolicies {
     /// How long things may last. Default, also for `false`: 30 s a request, 10 s an attempt, 60 s of silence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Spanned<OrOff<timeout::Config>>>,
+    /// Which failed attempts are made again. Default: those of idempotent requests, within a budget; `false`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Spanned<OrOff<retry::Config>>>,
+    /// Whether a second attempt starts beside a slow one. Default: no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Spanned<OrOff<hedge::Config>>>,
+    /// What answers when the upstream can't. Default: a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Spanned<OrOff<fallback::Config>>>,
 }
 
 impl RoutePolicies {
@@ -83,7 +99,20 @@ impl RoutePolicies {
     pub fn layer(defaults: &Self, profiles: Vec<&Self>, route: &Self) -> Self {
         let mut layered = defaults.clone();
         for over in profiles.into_iter().chain([route]) {
-            let Self { access, cors, validate, redirect, respond, rewrite, headers, compress, timeout } = over.clone();
+            let Self {
+                access,
+                cors,
+                validate,
+                redirect,
+                respond,
+                rewrite,
+                headers,
+                compress,
+                timeout,
+                retry,
+                hedge,
+                fallback,
+            } = over.clone();
             layered = Self {
                 access: access.or(layered.access),
                 cors: cors.or(layered.cors),
@@ -94,6 +123,9 @@ impl RoutePolicies {
                 headers: headers.or(layered.headers),
                 compress: compress.or(layered.compress),
                 timeout: timeout.or(layered.timeout),
+                retry: retry.or(layered.retry),
+                hedge: hedge.or(layered.hedge),
+                fallback: fallback.or(layered.fallback),
             };
         }
         layered
@@ -130,12 +162,36 @@ pub struct Policies {
     pub compress: Option<Slot<compress::Compress>>,
     /// [`timeout`]: there is no route without limits.
     pub timeout: Slot<timeout::Timeout>,
+    /// [`retry`]; `None` only when the route switches it off.
+    pub retry: Option<Slot<retry::Retry>>,
+    /// [`hedge`]
+    pub hedge: Option<Slot<hedge::Hedge>>,
+    /// [`fallback`]
+    pub fallback: Option<Slot<fallback::Fallback>>,
 }
 
 impl Policies {
     /// Compiles what [`RoutePolicies::layer`] came to. All policies are compiled, so that all mistakes are reported.
-    pub fn compile(config: &RoutePolicies, sources: &Sources, diagnostics: &mut Diagnostics) -> Option<Self> {
-        let RoutePolicies { access, cors, validate, redirect, respond, rewrite, headers, compress, timeout } = config;
+    pub fn compile(
+        config: &RoutePolicies,
+        names: &dyn Names,
+        sources: &Sources,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Self> {
+        let RoutePolicies {
+            access,
+            cors,
+            validate,
+            redirect,
+            respond,
+            rewrite,
+            headers,
+            compress,
+            timeout,
+            retry,
+            hedge,
+            fallback,
+        } = config;
         let errors = diagnostics.errors();
         refuse_two_answers(redirect.as_ref(), respond.as_ref(), diagnostics);
         let mut compiler = Compiler { sources, diagnostics };
@@ -158,7 +214,31 @@ impl Policies {
             Some(written) => compiler.slot(Some(written), |config, diagnostics| timeout::compile(config, diagnostics)),
             None => compiler.built_in(timeout::compile),
         }?;
-        let policies = Self { access, cors, validate, redirect, respond, rewrite, headers, compress, timeout };
+        let retry = match retry {
+            Some(written) => compiler.slot(Some(written), |config, diagnostics| retry::compile(config, diagnostics)),
+            None => compiler.built_in(retry::compile),
+        };
+        let hedge = compiler.slot(hedge.as_ref(), |config, diagnostics| hedge::compile(config, diagnostics));
+        if let (Some(written), Some(_), None) = (&config.hedge, &hedge, &retry) {
+            let message = "a hedge is paid out of `retry.budget`, and `retry` is off";
+            compiler.diagnostics.push(Diagnostic::error("dead_setting", written.span, message));
+        }
+        let fallback =
+            compiler.slot(fallback.as_ref(), |config, diagnostics| fallback::compile(config, names, diagnostics));
+        let policies = Self {
+            access,
+            cors,
+            validate,
+            redirect,
+            respond,
+            rewrite,
+            headers,
+            compress,
+            timeout,
+            retry,
+            hedge,
+            fallback,
+        };
         (diagnostics.errors() == errors).then_some(policies)
     }
 
@@ -186,7 +266,20 @@ impl Policies {
 
     /// The policies that the route has, in the order of the table, each with the setting that caused it.
     pub fn origins(&self) -> impl Iterator<Item = (PolicyName, &Origin)> {
-        let Self { access, cors, validate, redirect, respond, rewrite, headers, compress, timeout } = self;
+        let Self {
+            access,
+            cors,
+            validate,
+            redirect,
+            respond,
+            rewrite,
+            headers,
+            compress,
+            timeout,
+            retry,
+            hedge,
+            fallback,
+        } = self;
         [
             (PolicyName::Access, access.as_ref().map(|slot| &slot.origin)),
             (PolicyName::Cors, cors.as_ref().map(|slot| &slot.origin)),
@@ -197,6 +290,9 @@ impl Policies {
             (PolicyName::Headers, headers.as_ref().map(|slot| &slot.origin)),
             (PolicyName::Compress, compress.as_ref().map(|slot| &slot.origin)),
             (PolicyName::Timeout, Some(&timeout.origin)),
+            (PolicyName::Retry, retry.as_ref().map(|slot| &slot.origin)),
+            (PolicyName::Hedge, hedge.as_ref().map(|slot| &slot.origin)),
+            (PolicyName::Fallback, fallback.as_ref().map(|slot| &slot.origin)),
         ]
         .into_iter()
         .filter_map(|(name, origin)| origin.map(|origin| (name, origin)))

@@ -27,13 +27,25 @@ fn off<C>(line: u32) -> Option<Spanned<OrOff<C>>> {
     Some(Spanned::new(OrOff::Off(False), place(line)))
 }
 
+/// A configuration that defines nothing to name.
+struct Nothing;
+
+impl Names for Nothing {
+    fn upstream(&self, _: &Spanned<String>, _: &mut Diagnostics) -> Option<usize> {
+        None
+    }
+    fn file(&self, _: &Spanned<String>, _: &mut Diagnostics) -> Option<bytes::Bytes> {
+        None
+    }
+}
+
 fn body_limit(bytes: u64, line: u32) -> RoutePolicies {
     let config = validate::Config { max_body: Some(ByteSize(bytes).into()), ..validate::Config::default() };
     RoutePolicies { validate: set(config, line), ..RoutePolicies::default() }
 }
 
 fn compiled(config: &RoutePolicies) -> Policies {
-    Policies::compile(config, &sources(), &mut Diagnostics::default()).expect("valid settings")
+    Policies::compile(config, &Nothing, &sources(), &mut Diagnostics::default()).expect("valid settings")
 }
 
 #[track_caller]
@@ -47,7 +59,7 @@ fn check_origins(config: &RoutePolicies, expected: &[(&str, &str)]) {
 
 #[test]
 fn a_route_that_says_nothing_has_the_built_in_limits() {
-    check_origins(&RoutePolicies::default(), &[("validate", "default"), ("timeout", "default")]);
+    check_origins(&RoutePolicies::default(), &[("validate", "default"), ("timeout", "default"), ("retry", "default")]);
 }
 
 #[test]
@@ -56,10 +68,18 @@ fn each_policy_knows_the_setting_that_caused_it() {
         respond: set(respond::Config::default(), 4),
         compress: Some(Spanned::new(Toggle::Switch(true), place(6))),
         timeout: set(timeout::Config::default(), 8),
+        retry: set(retry::Config::default(), 10),
+        hedge: set(hedge::Config { after: Spanned::from("p95".parse::<hedge::After>().expect("a quantile")) }, 7),
         ..body_limit(1, 2)
     };
-    let expected =
-        [("validate", "a.toml:3:1"), ("respond", "a.toml:5:1"), ("compress", "a.toml:7:1"), ("timeout", "a.toml:9:1")];
+    let expected = [
+        ("validate", "a.toml:3:1"),
+        ("respond", "a.toml:5:1"),
+        ("compress", "a.toml:7:1"),
+        ("timeout", "a.toml:9:1"),
+        ("retry", "a.toml:11:1"),
+        ("hedge", "a.toml:8:1"),
+    ];
     check_origins(&config, &expected);
     assert_eq!(compiled(&config).answers(), Some("respond"));
 }
@@ -71,6 +91,7 @@ fn false_switches_an_inherited_policy_off() {
         respond: off(1),
         compress: Some(Spanned::new(Toggle::Switch(false), place(1))),
         timeout: off(1),
+        retry: off(1),
         ..RoutePolicies::default()
     };
     let defaults = RoutePolicies {
@@ -107,7 +128,7 @@ fn the_mistakes_of_all_policies_are_reported_at_once() {
         headers: set(headers::Config::default(), 6),
         ..RoutePolicies::default()
     };
-    assert!(Policies::compile(&config, &sources(), &mut diagnostics).is_none());
+    assert!(Policies::compile(&config, &Nothing, &sources(), &mut diagnostics).is_none());
     let codes: Vec<&str> = diagnostics.as_slice().iter().map(|found| found.code).collect();
     assert_eq!(codes, ["conflict", "missing_key", "empty_list", "missing_key", "missing_key", "missing_key"]);
 }

@@ -27,6 +27,11 @@ pub struct Config {
     pub attempt: Spanned<Period>,
     /// Between two reads or writes of a body that make progress, on either side. Default: `"60s"`.
     pub idle: Spanned<Period>,
+    /// From the head of the request to the end, for long-lived streams, for which `request` does not count: WebSocket and
+    /// other upgrades, gRPC, and responses of type `text/event-stream`. A `grpc-timeout` of the client counts as well.
+    /// Default: only `idle` ends them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<Spanned<Period>>,
 }
 
 impl Default for Config {
@@ -35,6 +40,7 @@ impl Default for Config {
             request: Period::from_secs(30).into(),
             attempt: Period::from_secs(10).into(),
             idle: Period::from_secs(60).into(),
+            stream: None,
         }
     }
 }
@@ -48,14 +54,19 @@ pub struct Timeout {
     pub attempt: Duration,
     /// `timeout.idle`.
     pub idle: Duration,
+    /// `timeout.stream`.
+    pub stream: Option<Duration>,
 }
 
 /// Reads the settings. A limit of zero is an error; an attempt that may last longer than its request is a warning,
 /// unless nobody wrote it, and ends with the request.
 pub fn compile(config: &Config, diagnostics: &mut Diagnostics) -> Option<Timeout> {
-    let Config { request, attempt, idle } = config;
+    let Config { request, attempt, idle, stream } = config;
     let errors = diagnostics.errors();
-    for (name, period) in [("request", request), ("attempt", attempt), ("idle", idle)] {
+    for (name, period) in [("request", request), ("attempt", attempt), ("idle", idle)]
+        .into_iter()
+        .chain(stream.iter().map(|stream| ("stream", stream)))
+    {
         if period.0.is_zero() {
             diagnostics.push(
                 Diagnostic::error("bad_value", period.span, format!("`{name}` of zero: nothing would ever succeed"))
@@ -74,7 +85,12 @@ pub fn compile(config: &Config, diagnostics: &mut Diagnostics) -> Option<Timeout
             .help("an attempt ends with its request"),
         );
     }
-    let limits = Timeout { request: request.0, attempt: attempt.0.min(request.0), idle: idle.0 };
+    let limits = Timeout {
+        request: request.0,
+        attempt: attempt.0.min(request.0),
+        idle: idle.0,
+        stream: stream.map(|stream| stream.0),
+    };
     (diagnostics.errors() == errors).then_some(limits)
 }
 
@@ -87,7 +103,7 @@ mod tests {
     fn limits(request: &str, attempt: &str, idle: &str) -> Config {
         let span = SourceSpan { file: 0, start: 1, end: 2 };
         let period = |written: &str| Spanned::new(written.parse::<Period>().expect("a period"), span);
-        Config { request: period(request), attempt: period(attempt), idle: period(idle) }
+        Config { request: period(request), attempt: period(attempt), idle: period(idle), stream: None }
     }
 
     #[track_caller]

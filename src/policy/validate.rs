@@ -4,11 +4,11 @@
 //! and never reads a byte of the body itself.
 
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::diagnostic::Diagnostics;
+use crate::model::grpc::is_grpc;
 use crate::model::source::Spanned;
 use crate::model::units::ByteSize;
 use crate::model::verdict::{Admission, Code, Mode, PolicyName, Rejection};
@@ -50,6 +50,7 @@ impl Validate {
     /// The limit on the body of this request; `None` when it has none. `upgrade`: the request asks to leave HTTP.
     #[must_use]
     pub fn body_limit(&self, headers: &HeaderMap, upgrade: bool) -> Option<BodyLimit> {
+        // gRPC streams have no end by design; the protocol limits its messages itself.
         let is_exempt = !self.is_written && (upgrade || is_grpc(headers));
         (!is_exempt).then_some(BodyLimit { bytes: self.max_body, mode: self.mode })
     }
@@ -102,16 +103,10 @@ impl BodyLimit {
     }
 }
 
-/// gRPC streams have no end by design; the protocol limits its messages itself.
-fn is_grpc(headers: &HeaderMap) -> bool {
-    const PREFIX: &[u8] = b"application/grpc";
-    let content_type = headers.get(CONTENT_TYPE).map(http::HeaderValue::as_bytes);
-    content_type.and_then(|value| value.get(..PREFIX.len())).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use http::header::CONTENT_TYPE;
     use proptest::prelude::*;
 
     use super::*;

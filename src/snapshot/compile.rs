@@ -17,9 +17,10 @@ use crate::config::document::{self, CertificateConfig, Document, ListenerConfig,
 use crate::model::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use crate::model::ids::RouteName;
 use crate::model::listener::{ListenerSpec, Protocol, Protocols};
+use crate::model::names::Names;
 use crate::model::prefixes::PrefixSet;
 use crate::model::source::{SourceSpan, Sources, Spanned};
-use crate::policy::{Policies, RoutePolicies};
+use crate::policy::{Policies, RoutePolicies, fallback};
 use crate::routing::Router;
 use crate::upstream::{self, ClientCertificate, DEMO, Split, Upstream};
 
@@ -57,6 +58,7 @@ pub fn paths(document: &Document) -> Vec<&Spanned<String>> {
             paths.extend([chain, key]);
         }
     }
+    paths.extend(fallback_steps(document).filter_map(|step| step.file.as_ref()));
     paths
 }
 
@@ -251,36 +253,29 @@ fn upstreams(input: &Input<'_>, diagnostics: &mut Diagnostics) -> (Vec<UpstreamE
             entries.push(UpstreamEntry { upstream: Upstream::demo(None, None), tls: None, tls_files: Vec::new() });
         }
     }
-    for route in &input.document.route {
-        let Some(reference) = &route.first.upstream else { continue };
-        for reference in inline_references(reference) {
-            let whole = reference.value.as_str();
-            if index.contains_key(whole) {
-                continue;
-            }
-            let before = previous(whole);
-            let state = before.map(|entry| &entry.upstream);
-            let upstream = if whole == DEMO {
-                Some(Upstream::demo(input.demo, state))
-            } else {
-                Upstream::compile_inline(&reference, state, input.sources, diagnostics)
-            };
-            let Some(upstream) = upstream else { continue };
-            let tls = match before.and_then(|entry| entry.tls.clone()) {
-                Some(tls) => Some(tls),
-                None => default_tls(input, reference.span, diagnostics),
-            };
-            index.insert(whole.to_owned(), entries.len());
-            entries.push(UpstreamEntry { upstream, tls, tls_files: Vec::new() });
+    // Some are defined by being written: addresses and the demo app.
+    let inline = |one: &Spanned<String>| upstream::split::is_inline(one) || one.value == DEMO;
+    for reference in references(input.document).into_iter().filter(inline) {
+        let whole = reference.value.as_str();
+        if index.contains_key(whole) {
+            continue;
         }
+        let before = previous(whole);
+        let state = before.map(|entry| &entry.upstream);
+        let upstream = if whole == DEMO {
+            Some(Upstream::demo(input.demo, state))
+        } else {
+            Upstream::compile_inline(&reference, state, input.sources, diagnostics)
+        };
+        let Some(upstream) = upstream else { continue };
+        let tls = match before.and_then(|entry| entry.tls.clone()) {
+            Some(tls) => Some(tls),
+            None => default_tls(input, reference.span, diagnostics),
+        };
+        index.insert(whole.to_owned(), entries.len());
+        entries.push(UpstreamEntry { upstream, tls, tls_files: Vec::new() });
     }
     (entries, index)
-}
-
-/// References that are defined by being written: addresses and the demo app.
-fn inline_references(reference: &Spanned<upstream::split::Config>) -> impl Iterator<Item = Spanned<String>> {
-    let references = upstream::split::Config::references(reference);
-    references.into_iter().filter(|one| upstream::split::is_inline(one) || one.value == DEMO)
 }
 
 /// The TLS of an upstream, and the files that it was made from.
@@ -334,6 +329,7 @@ fn routes(input: &Input<'_>, index: &HashMap<String, usize>, diagnostics: &mut D
         let missing = Diagnostic::global("missing_key", "no route: every request would be answered 404");
         diagnostics.push(missing.help("add [[route]] with match = \"/*\" and an upstream"));
     }
+    let known = KnownNames { assets: input.assets, index };
     let mut names: HashMap<RouteName, SourceSpan> = HashMap::new();
     let mut compiled = Vec::new();
     for (at, route) in document.route.iter().enumerate() {
@@ -348,7 +344,7 @@ fn routes(input: &Input<'_>, index: &HashMap<String, usize>, diagnostics: &mut D
             );
         }
         let policies = layered(document, route, diagnostics);
-        let policies = Policies::compile(&policies, input.sources, diagnostics);
+        let policies = Policies::compile(&policies, &known, input.sources, diagnostics);
         let upstream = target(route, index, diagnostics);
         if let Some(policies) = policies {
             check_target(route, &policies, diagnostics);
@@ -392,11 +388,63 @@ fn layered(document: &Document, route: &RouteConfig, diagnostics: &mut Diagnosti
 
 fn target(route: &RouteConfig, index: &HashMap<String, usize>, diagnostics: &mut Diagnostics) -> Option<Split<usize>> {
     let config = route.first.upstream.as_ref()?;
+    Split::compile(config, |name| index.get(name).copied(), &upstream_names(index), diagnostics)
+}
+
+/// What an upstream may be called, apart from addresses.
+fn upstream_names(index: &HashMap<String, usize>) -> Vec<&str> {
     let known = index.keys().map(String::as_str).filter(|name| !upstream::split::is_inline(name)).chain([DEMO]);
     let mut known: Vec<&str> = known.collect();
     known.sort_unstable();
     known.dedup();
-    Split::compile(config, |name| index.get(name).copied(), &known, diagnostics)
+    known
+}
+
+/// What settings of policies may name.
+struct KnownNames<'a> {
+    assets: &'a Assets,
+    index: &'a HashMap<String, usize>,
+}
+
+impl Names for KnownNames<'_> {
+    fn upstream(&self, written: &Spanned<String>, diagnostics: &mut Diagnostics) -> Option<usize> {
+        let found = self.index.get(&written.value).copied();
+        // An address that could not be read has been reported where upstreams are compiled.
+        if found.is_none() && !upstream::split::is_inline(&written.value) {
+            let known = upstream_names(self.index);
+            let missing = format!("no such upstream: {:?}", written.value);
+            let diagnostic = Diagnostic::error("unknown_reference", written.span, missing);
+            diagnostics.push(match did_you_mean(&written.value, known) {
+                Some(near) => diagnostic.help(format!("did you mean \"{near}\"?")),
+                None => diagnostic.help(format!("define [upstream.{}]", written.value)),
+            });
+        }
+        found
+    }
+
+    fn file(&self, written: &Spanned<String>, diagnostics: &mut Diagnostics) -> Option<Bytes> {
+        self.assets.require(written, diagnostics).cloned()
+    }
+}
+
+/// Every set of policies in the document.
+fn all_policies(document: &Document) -> impl Iterator<Item = &RoutePolicies> {
+    let profiles = document.profile.values().map(|profile| &profile.value);
+    let routes = document.route.iter().map(|route| &route.second);
+    [&document.defaults].into_iter().chain(profiles).chain(routes)
+}
+
+/// Every step of every fallback.
+fn fallback_steps(document: &Document) -> impl Iterator<Item = &fallback::Step> {
+    let written = all_policies(document).filter_map(|policies| policies.fallback.as_ref()?.as_set());
+    written.flat_map(|steps| steps.iter().map(|step| &step.value))
+}
+
+/// References to upstreams, in routes and in fallbacks.
+fn references(document: &Document) -> Vec<Spanned<String>> {
+    let of_routes = document.route.iter().filter_map(|route| route.first.upstream.as_ref());
+    let of_routes = of_routes.flat_map(upstream::split::Config::references);
+    of_routes.chain(fallback_steps(document).filter_map(|step| step.upstream.clone())).collect()
 }
 
 /// A route goes somewhere, or answers itself. One may have an upstream and a redirect, which lets requests through that
@@ -417,12 +465,7 @@ fn check_target(route: &Spanned<RouteConfig>, policies: &Policies, diagnostics: 
 
 /// What is defined and never used is probably misspelt somewhere else.
 fn unused(document: &Document, diagnostics: &mut Diagnostics) {
-    let named: Vec<Spanned<String>> = document
-        .route
-        .iter()
-        .filter_map(|route| route.first.upstream.as_ref())
-        .flat_map(upstream::split::Config::references)
-        .collect();
+    let named = references(document);
     for (name, config) in &document.upstream {
         if !named.iter().any(|reference| reference.value == *name) {
             let message = format!("upstream {name:?} is used by no route");

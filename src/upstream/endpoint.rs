@@ -129,7 +129,7 @@ impl InFlight {
         let state = &self.endpoint.state;
         let took = now.since(self.began);
         match outcome {
-            Outcome::ClientGone => {}
+            Outcome::ClientGone | Outcome::Superseded => {}
             Outcome::Status(
                 StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT,
             )

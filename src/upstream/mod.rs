@@ -3,9 +3,11 @@
 //! Pure: nothing here opens a connection, resolves a name or reads a clock. The engine asks for an endpoint and says
 //! how the attempt went; `control::dns` says what names resolve to.
 
+pub mod budget;
 pub mod config;
 pub mod endpoint;
 pub mod latency;
+pub mod quantile;
 pub mod roster;
 pub mod selection;
 pub mod split;
@@ -17,8 +19,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::budget::{Allowance, RetryBudget};
 pub use self::config::{Balance, ClientCertificate, Config, Protocol, TlsConfig};
 pub use self::endpoint::{Endpoint, EndpointState, InFlight, Target, Tried};
+pub use self::quantile::Quantiles;
 pub use self::roster::Roster;
 pub use self::selection::{Choice, EndpointSet};
 pub use self::split::Split;
@@ -37,6 +41,16 @@ pub struct Upstream {
     balance_origin: Origin,
     settings: Settings,
     roster: Arc<Roster>,
+    demand: Arc<Demand>,
+}
+
+/// What is asked of an upstream as a whole, and how fast it answers. Kept over reloads while the upstream has its name.
+#[derive(Debug, Default)]
+pub struct Demand {
+    /// Requests and retries.
+    pub budget: RetryBudget,
+    /// Times to a response head, of requests that may be hedged.
+    pub quantiles: Quantiles,
 }
 
 /// How connections to the endpoints are made and kept.
@@ -94,7 +108,8 @@ impl Upstream {
             let before = previous.map(|previous| &*previous.roster);
             Arc::new(Roster::new(name.clone(), declared, balance, before, keep_state))
         };
-        Self { name, origin, balance_origin, settings, roster }
+        let demand = previous.map(|previous| Arc::clone(&previous.demand)).unwrap_or_default();
+        Self { name, origin, balance_origin, settings, roster, demand }
     }
 
     /// Its name in the configuration; the address as written for an inline one.
@@ -125,6 +140,12 @@ impl Upstream {
     #[must_use]
     pub fn roster(&self) -> &Arc<Roster> {
         &self.roster
+    }
+
+    /// What is asked of it as a whole.
+    #[must_use]
+    pub fn demand(&self) -> &Demand {
+        &self.demand
     }
 
     /// The hash of the request's key when the choice is made by hash and the request has the key.

@@ -33,6 +33,10 @@ mod reload;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]
+mod retries;
+#[cfg(test)]
+mod fallbacks;
+#[cfg(test)]
 mod routing;
 #[cfg(test)]
 mod slow_clients;

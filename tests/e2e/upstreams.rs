@@ -74,7 +74,7 @@ async fn a_reset_before_the_head_is_502() {
     })
     .await;
     let gateway = Gateway::start(&all_to(&upstream.url())).await;
-    let answer = gateway.get("/").await;
+    let answer = gateway.client().await.request("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx").await;
     assert_eq!(answer.status, 502);
     assert_eq!(upstream.requests().len(), 1, "it may have been processed, so it is not repeated");
 }

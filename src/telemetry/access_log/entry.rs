@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode, Version};
 
-use crate::model::outcome::{Outcome, Termination};
+use crate::model::outcome::{Outcome, StandIn, Termination};
 use crate::model::request::Scheme;
 use crate::model::verdict::{Code, Decision, Verdict};
 use crate::telemetry::metrics::NonRequest;
@@ -54,8 +54,10 @@ pub struct Entry<'a> {
     pub version: Option<Version>,
     /// Status that the client was sent.
     pub status: Option<StatusCode>,
-    /// Why the gateway itself refused.
+    /// Why the gateway itself refused, or would have without a fallback.
     pub code: Option<Code>,
+    /// What answered in place of the route's upstream.
+    pub fallback: Option<StandIn>,
     /// Bytes of the request's content.
     pub bytes_in: u64,
     /// Bytes of the response's content.
@@ -100,6 +102,7 @@ impl<'a> Entry<'a> {
             version: None,
             status: None,
             code: None,
+            fallback: None,
             bytes_in: 0,
             bytes_out: 0,
             duration: Duration::ZERO,

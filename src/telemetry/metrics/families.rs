@@ -79,6 +79,8 @@ families! {
         "Resolutions of upstream names.";
     DRAINING: Gauge "portcullis_draining" []
         "Whether the gateway is draining (1): it accepts no connections and ends when the last request has.";
+    FALLBACKS: Counter "portcullis_fallbacks_total" ["route", "kind"]
+        "Responses that a fallback gave instead of the route's upstream.";
     NON_REQUESTS: Counter "portcullis_non_requests_total" ["listener", "reason"]
         "Connections and streams that ended without becoming a request.";
     DECISIONS: Counter "portcullis_policy_decisions_total" ["route", "policy", "verdict"]
@@ -105,6 +107,12 @@ families! {
         "Connections to the upstream that were opened.";
     UPSTREAM_REUSED: Counter "portcullis_upstream_connections_reused_total" ["upstream"]
         "Attempts that went out on a connection that had been used before.";
+    HEDGES: Counter "portcullis_upstream_hedges_total" ["upstream", "result"]
+        "Second attempts that were started beside a slow first one, by whether they were answered first.";
+    RETRIES_DENIED: Counter "portcullis_upstream_retries_denied_total" ["upstream"]
+        "Retries and hedges that were left out because the budget was spent.";
+    RETRIES: Counter "portcullis_upstream_retries_total" ["upstream"]
+        "Failed attempts that were made again.";
     PROCESS_CPU: Counter "process_cpu_seconds_total" []
         "Total user and system CPU time spent in seconds.";
     PROCESS_MAX_FDS: Gauge "process_max_fds" []

@@ -180,6 +180,7 @@ pub(super) fn outcome_label(outcome: Outcome) -> usize {
         Outcome::Timeout(_) => 8,
         Outcome::Invalid => 9,
         Outcome::ClientGone => 10,
+        Outcome::Superseded => 11,
     }
 }
 
@@ -221,6 +222,7 @@ mod tests {
             Outcome::Timeout(Limit::Attempt),
             Outcome::Invalid,
             Outcome::ClientGone,
+            Outcome::Superseded,
         ];
         for outcome in outcomes {
             assert_eq!(Outcome::LABELS[outcome_label(outcome)], outcome.as_str());

@@ -14,7 +14,7 @@ use super::exposition::Samples;
 use super::families;
 use super::labels::{CODES, Handshake, MethodLabel, NonRequest, Refused, code_label, outcome_label};
 use crate::model::ids::{ListenerName, RouteName, UpstreamName};
-use crate::model::outcome::Outcome;
+use crate::model::outcome::{Outcome, StandIn};
 use crate::model::verdict::{PolicyName, Verdict};
 
 /// What is counted of one request when it has ended.
@@ -45,6 +45,7 @@ pub struct RouteMetrics {
     request_body_bytes: Counter,
     response_body_bytes: Counter,
     decisions: [ByVerdict; PolicyName::ALL.len()],
+    fallbacks: Counters<{ StandIn::ALL.len() }>,
 }
 
 impl RouteMetrics {
@@ -56,6 +57,7 @@ impl RouteMetrics {
             request_body_bytes: Counter::default(),
             response_body_bytes: Counter::default(),
             decisions: std::array::from_fn(|_| ByVerdict::default()),
+            fallbacks: Counters::default(),
         }
     }
 
@@ -82,6 +84,11 @@ impl RouteMetrics {
         }
     }
 
+    /// Counts a response that a fallback gave.
+    pub fn fell_back(&self, kind: StandIn) {
+        self.fallbacks.inc(kind as usize);
+    }
+
     pub(super) fn read(&self, out: &mut Samples) {
         let route = self.name.as_str();
         for (method, codes) in MethodLabel::ALL.iter().zip(&self.requests) {
@@ -98,6 +105,9 @@ impl RouteMetrics {
                 out.counter(&families::DECISIONS, &[route, policy.as_str(), verdict.as_str()], value);
             }
         }
+        for (kind, value) in StandIn::ALL.iter().zip(self.fallbacks.values()).filter(|(_, value)| *value > 0) {
+            out.counter(&families::FALLBACKS, &[route, kind.as_str()], value);
+        }
     }
 }
 
@@ -113,6 +123,10 @@ pub struct UpstreamMetrics {
     pub connections_reused: Counter,
     /// Connections in the pool that nobody uses.
     pub connections_idle: Gauge,
+    retries: Counter,
+    retries_denied: Counter,
+    hedges_won: Counter,
+    hedges_lost: Counter,
 }
 
 impl UpstreamMetrics {
@@ -124,6 +138,10 @@ impl UpstreamMetrics {
             connections_opened: Counter::default(),
             connections_reused: Counter::default(),
             connections_idle: Gauge::default(),
+            retries: Counter::default(),
+            retries_denied: Counter::default(),
+            hedges_won: Counter::default(),
+            hedges_lost: Counter::default(),
         }
     }
 
@@ -139,6 +157,21 @@ impl UpstreamMetrics {
         self.attempt_duration.observe(duration);
     }
 
+    /// Counts a failed attempt that is made again.
+    pub fn retried(&self) {
+        self.retries.inc();
+    }
+
+    /// Counts a retry or a hedge that the budget did not allow.
+    pub fn retry_denied(&self) {
+        self.retries_denied.inc();
+    }
+
+    /// Counts a second attempt that was started beside a slow first one.
+    pub fn hedged(&self, won: bool) {
+        if won { &self.hedges_won } else { &self.hedges_lost }.inc();
+    }
+
     pub(super) fn read(&self, out: &mut Samples) {
         let upstream = self.name.as_str();
         for (outcome, value) in Outcome::LABELS.iter().zip(self.attempts.values()).filter(|(_, value)| *value > 0) {
@@ -148,6 +181,13 @@ impl UpstreamMetrics {
         out.counter(&families::UPSTREAM_OPENED, &[upstream], self.connections_opened.get());
         out.counter(&families::UPSTREAM_REUSED, &[upstream], self.connections_reused.get());
         out.gauge(&families::UPSTREAM_IDLE, &[upstream], self.connections_idle.get());
+        out.counter(&families::RETRIES, &[upstream], self.retries.get());
+        out.counter(&families::RETRIES_DENIED, &[upstream], self.retries_denied.get());
+        for (result, hedges) in [("won", &self.hedges_won), ("lost", &self.hedges_lost)] {
+            if hedges.get() > 0 {
+                out.counter(&families::HEDGES, &[upstream, result], hedges.get());
+            }
+        }
     }
 }
 

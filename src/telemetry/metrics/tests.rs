@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use http::{Method, StatusCode};
 
 use super::*;
-use crate::model::outcome::Outcome;
+use crate::model::outcome::{Outcome, StandIn};
 use crate::model::verdict::{PolicyName, Verdict};
 
 fn text(metrics: &Metrics) -> String {
@@ -110,7 +110,9 @@ fn the_table_equals_the_exposition() {
 
     live.routes[0].finished(&request(&Method::GET, 200));
     live.routes[0].decided(PolicyName::Access, Verdict::Allow);
+    live.routes[0].fell_back(StandIn::Status);
     live.upstreams[0].attempted(Outcome::Reset, Duration::ZERO);
+    live.upstreams[0].hedged(true);
     live.listeners[0].handshake(Handshake::Full);
     let text = text(&metrics);
     for family in families() {

@@ -96,6 +96,9 @@ fn push_result(out: &mut Vec<u8>, entry: &Entry<'_>) {
     if let Some(code) = entry.code {
         word(out, ",\"code\":\"", code.as_str());
     }
+    if let Some(fallback) = entry.fallback {
+        word(out, ",\"fallback\":\"", fallback.as_str());
+    }
     if let Some(termination) = entry.termination {
         word(out, ",\"termination\":\"", termination.as_str());
     }
