@@ -29,7 +29,7 @@ pub enum Code {
     ExpectationFailed,
     /// The upstream refused the connection or could not be reached.
     UpstreamUnreachable,
-    /// The upstream's answer was not HTTP, or it ended in the middle of its head.
+    /// The upstream's answer was not HTTP.
     UpstreamInvalid,
     /// No endpoint to try: names not resolved, or none in the upstream.
     NoHealthyEndpoint,

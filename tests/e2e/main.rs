@@ -41,6 +41,8 @@ mod routing;
 #[cfg(test)]
 mod slow_clients;
 #[cfg(test)]
+mod toxic;
+#[cfg(test)]
 mod strictness;
 #[cfg(test)]
 mod upgrades;
