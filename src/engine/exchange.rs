@@ -13,6 +13,7 @@ use super::downstream::Downstream;
 use super::respond;
 use super::serve::Ground;
 use super::timer::Timer;
+use crate::model::clock::Instant;
 use crate::model::outcome::Termination;
 use crate::model::response::ResponseHead;
 use crate::model::verdict::Rejection;
@@ -33,12 +34,13 @@ pub enum Ended {
     Broken,
 }
 
-/// Runs one exchange to its end.
+/// Runs one exchange, whose head `began` to come then, to its end.
 pub async fn run(
     ground: &Ground,
     down: Downstream,
     head: Parts,
     fault: Option<Rejection>,
+    began: Instant,
     timer: &mut Timer,
 ) -> (Downstream, Ended) {
     let live = ground.gateway.live.load_full();
@@ -47,7 +49,7 @@ pub async fn run(
         peer_text: Arc::clone(&ground.peer_text),
         local: ground.info.local,
         tls: ground.info.tls.is_some(),
-        now: ground.now(),
+        now: began,
         random: ground.worker.random_bits(),
     };
     let (exchange, refusal) = receive(&live.snapshot, &facts, head, fault);

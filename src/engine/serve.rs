@@ -87,7 +87,7 @@ async fn http1(ground: Ground, transport: Transport) {
     let mut registered = false;
     let mut first = true;
     loop {
-        let session = match read_head(&ground, &transport, &mut timer, first, &mut |cx| {
+        let (session, began) = match read_head(&ground, &transport, &mut timer, first, &mut |cx| {
             // Once asked, the watch wakes this task; asking again would take its lock for each request.
             if !std::mem::replace(&mut registered, true) {
                 return drained.as_mut().poll(cx).is_ready();
@@ -96,7 +96,7 @@ async fn http1(ground: Ground, transport: Transport) {
         })
         .await
         {
-            Next::Request(session) => session,
+            Next::Request(session, began) => (session, began.unwrap_or_else(|| ground.now())),
             Next::Refuse(rejection, why) => {
                 let request_id = fresh_id(ground.worker.random_bits());
                 complete::refused(&ground, why, &rejection, &request_id);
@@ -119,7 +119,7 @@ async fn http1(ground: Ground, transport: Transport) {
         let fault = framing_fault(&head, &raw);
         drop(raw);
         let down = Downstream::H1(h1);
-        let (down, ended) = exchange::run(&ground, down, head, fault, &mut timer).await;
+        let (down, ended) = exchange::run(&ground, down, head, fault, began, &mut timer).await;
         let Downstream::H1(h1) = down else { return };
         match ended {
             Ended::Clean => {
@@ -135,8 +135,8 @@ async fn http1(ground: Ground, transport: Transport) {
 }
 
 enum Next {
-    /// A head has arrived.
-    Request(Box<HttpSession>),
+    /// A head has arrived, and when it began, if it did not come at once.
+    Request(Box<HttpSession>, Option<Instant>),
     /// What arrived is refused with an answer.
     Refuse(Rejection, NonRequest),
     /// The connection ends without an answer.
@@ -163,6 +163,7 @@ async fn read_head(
     let silence = if first { header_timeout } else { limits.idle_timeout.0 };
     let silent_until = ground.now().after(silence);
     let mut begun_at = first.then(|| ground.now());
+    let mut spoke_at = None;
     let mut drained_at = None;
     let clock = &ground.gateway.clock;
     let outcome = {
@@ -182,7 +183,10 @@ async fn read_head(
                         (false, _) => silent_until,
                     }
                 }
-                _ => begun_at.get_or_insert_with(|| clock.now()).after(header_timeout),
+                _ => {
+                    let spoke_at = *spoke_at.get_or_insert_with(|| clock.now());
+                    begun_at.get_or_insert(spoke_at).after(header_timeout)
+                }
             };
             timer.poll_until(cx, clock, deadline).map(|()| HeadRead::Late)
         })
@@ -190,7 +194,7 @@ async fn read_head(
     };
     match (outcome, transport.guard_verdict()) {
         (HeadRead::Done(_), GuardVerdict::Refused(fault)) => Next::Refuse(fault.rejection(), of_fault(fault)),
-        (HeadRead::Done(Ok(true)), _) => Next::Request(session),
+        (HeadRead::Done(Ok(true)), _) => Next::Request(session, spoke_at),
         (HeadRead::Done(Ok(false)), GuardVerdict::Idle) if first => Next::Quiet(Some(NonRequest::ClientGone)),
         (HeadRead::Done(Ok(false)) | HeadRead::Drained, GuardVerdict::Idle) => Next::Quiet(None),
         (HeadRead::Done(_), GuardVerdict::Complete) => {
@@ -365,7 +369,8 @@ impl Stream {
         let fault =
             if head.headers.len() > most { Some(HeadFault::TooMany.rejection()) } else { framing_fault(&head, &[]) };
         let mut timer = Timer::default();
-        let _ = exchange::run(&self.ground, down, head, fault, &mut timer).await;
+        let began = self.ground.now();
+        let _ = exchange::run(&self.ground, down, head, fault, began, &mut timer).await;
     }
 }
 

@@ -7,7 +7,7 @@ use super::clock::Instant;
 /// Which limit a [`Deadline`] comes from; the name goes into logs and error details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Limit {
-    /// `timeout.request`: from the head of the request to the last byte of the response.
+    /// `timeout.request`: from the first byte of the request to the last byte of the response.
     Request,
     /// `timeout.attempt`: from the last byte of the request to the head of the response, for each attempt.
     Attempt,

@@ -23,7 +23,7 @@ use crate::routing::path::Evasion;
 /// One request on its way.
 #[derive(Debug)]
 pub struct Exchange {
-    /// When its head was complete.
+    /// When the first byte of its head came.
     pub started: Instant,
     /// Its id, ours or a trusted proxy's.
     pub request_id: HeaderValue,

@@ -18,7 +18,7 @@ use crate::model::units::Period;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
-    /// From the head of the request to the last byte of the response, all attempts included. Past it the client
+    /// From the first byte of the request to the last of the response, all attempts included. Past it the client
     /// gets 504 `deadline_exceeded`. Default: `"30s"`.
     pub request: Spanned<Period>,
     /// From the last byte of the request to the head of the response, for each attempt; while the body is on its way, `idle`
@@ -27,7 +27,7 @@ pub struct Config {
     pub attempt: Spanned<Period>,
     /// Between two reads or writes of a body that make progress, on either side. Default: `"60s"`.
     pub idle: Spanned<Period>,
-    /// From the head of the request to the end, for long-lived streams, for which `request` does not count: WebSocket and
+    /// From the first byte of the request to the end, for long-lived streams, for which `request` does not count: WebSocket and
     /// other upgrades, gRPC, and responses of type `text/event-stream`. A `grpc-timeout` of the client counts as well.
     /// Default: only `idle` ends them.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -128,6 +128,33 @@ async fn a_request_that_outlives_its_time_before_the_head_is_504_deadline_exceed
 }
 
 #[tokio::test]
+async fn the_time_of_a_request_begins_with_its_first_byte() {
+    let upstream = Upstream::start(|mut conn: Conn| async move {
+        loop {
+            let request = conn.request().await?;
+            if request.target == "/slow" {
+                conn.closed().await;
+                return Ok(());
+            }
+            conn.send(ok("yes")).await?;
+        }
+    })
+    .await;
+    let limits = "timeout = { request = \"300ms\" }\n";
+    let gateway = Gateway::start(&(all_to(&upstream.url()) + limits)).await;
+    let (mut client, mut other) = (gateway.client().await, gateway.client().await);
+    client.send("GET /slow HTTP/1.1\r\n").await;
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_millis(200) {
+        assert_eq!(other.get("/").await.status, 200);
+    }
+    client.send("Host: a\r\n\r\n").await;
+    let rest = std::time::Instant::now();
+    assert_eq!(client.response().await.code(), "deadline_exceeded");
+    assert!(rest.elapsed() < Duration::from_millis(290), "the head's own time counts");
+}
+
+#[tokio::test]
 async fn a_body_that_drips_is_cut_at_the_requests_limit() {
     let upstream = Upstream::start(|mut conn: Conn| async move {
         conn.request().await?;
