@@ -152,6 +152,13 @@ impl Percent {
     pub fn ratio(self) -> f64 {
         f64::from(self.0) / 1_000_000.0
     }
+
+    /// Whether `part` is at least this share of `whole`; decided in whole numbers, so that 1 of 3 is never a rounding
+    /// away from what was written.
+    #[must_use]
+    pub fn is_reached(self, part: u64, whole: u64) -> bool {
+        u128::from(part) * 1_000_000 >= u128::from(whole) * u128::from(self.0)
+    }
 }
 
 impl FromStr for Percent {
@@ -266,5 +273,16 @@ mod tests {
         check::<Percent>("0.5%", Ok("0.5%"));
         check::<Percent>("101%", Err("between"));
         check::<Percent>("0.2", Err("not a share"));
+        check::<Percent>("NaN%", Err("between"));
+        assert_eq!((Percent::whole(20), Percent::whole(101)), ("20%".parse().unwrap(), "100%".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_share_is_reached_by_exactly_that_part() {
+        let half = Percent::whole(50);
+        assert!(half.is_reached(10, 20) && !half.is_reached(9, 20) && half.is_reached(11, 20));
+        let third: Percent = "33.3333%".parse().unwrap();
+        assert!(third.is_reached(1, 3) && !third.is_reached(0, 1));
+        assert!(Percent::default().is_reached(0, 0) && half.is_reached(u64::MAX, u64::MAX));
     }
 }
