@@ -11,6 +11,7 @@ pub mod diagnostic;
 pub mod drain;
 pub mod fields;
 pub mod grpc;
+pub mod guard;
 pub mod ids;
 pub mod key;
 pub mod listener;

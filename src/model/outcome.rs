@@ -1,6 +1,7 @@
 //! How an attempt at an upstream ended, classified once, so that retries, breakers, health and logs agree.
 
-use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 
 use super::deadline::Limit;
 
@@ -58,6 +59,29 @@ impl Outcome {
         }
     }
 
+    /// Whether it speaks for the upstream or against it; `None` when it says nothing of the upstream.
+    ///
+    /// Against it: no connection, a reset, what is not HTTP, a limit that was over, and the statuses 500, 502, 503 and
+    /// 504. Neither a 4xx, which is the client's, nor 501 and 505, which are what the upstream always answers to such a
+    /// request, nor any other status. `timeout.request` says nothing: it also measures the client, who may shorten it
+    /// (`grpc-timeout`) and must not be able to have an upstream taken for a failing one.
+    #[must_use]
+    pub fn success(self) -> Option<bool> {
+        match self {
+            Self::Status(status) => Some(!matches!(status.as_u16(), 500 | 502 | 503 | 504)),
+            Self::ClientGone | Self::Timeout(Limit::Request) => None,
+            Self::Connect | Self::Reset | Self::Invalid | Self::Timeout(_) => Some(false),
+        }
+    }
+
+    /// Like [`Outcome::success`] of a response with these fields: a gRPC response without messages, which carries its
+    /// status in the head, counts against the upstream by UNKNOWN, DEADLINE_EXCEEDED, INTERNAL and UNAVAILABLE. A
+    /// status that comes in trailers is not seen here.
+    #[must_use]
+    pub fn success_with(self, headers: &HeaderMap) -> Option<bool> {
+        self.success().map(|success| success && !is_grpc_failure(headers))
+    }
+
     /// Every label.
     pub const LABELS: [&'static str; 12] = [
         "1xx",
@@ -96,6 +120,12 @@ impl StandIn {
             Self::Status => "status",
         }
     }
+}
+
+fn is_grpc_failure(headers: &HeaderMap) -> bool {
+    let is_grpc = headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    let status = headers.get("grpc-status").map(http::HeaderValue::as_bytes);
+    is_grpc && matches!(status, Some(b"2" | b"4" | b"13" | b"14"))
 }
 
 /// Why an exchange ended before its response was complete.
@@ -137,5 +167,51 @@ impl Termination {
             Self::Shutdown => "shutdown",
             Self::Internal => "internal",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_the_upstreams_fault_counts_against_it() {
+        for status in [100, 200, 302, 400, 404, 408, 429, 499, 501, 505, 507, 599] {
+            let status = StatusCode::from_u16(status).expect("three digits");
+            assert_eq!(Outcome::Status(status).success(), Some(true), "{status}");
+        }
+        for status in [500, 502, 503, 504] {
+            let status = StatusCode::from_u16(status).expect("three digits");
+            assert_eq!(Outcome::Status(status).success(), Some(false), "{status}");
+        }
+        for outcome in [Outcome::Connect, Outcome::Reset, Outcome::Invalid] {
+            assert_eq!(outcome.success(), Some(false), "{outcome:?}");
+        }
+        for limit in [Limit::Attempt, Limit::Idle, Limit::Connect] {
+            assert_eq!(Outcome::Timeout(limit).success(), Some(false), "{limit:?}");
+        }
+        assert_eq!(Outcome::Timeout(Limit::Request).success(), None);
+        assert_eq!(Outcome::ClientGone.success(), None);
+    }
+
+    #[track_caller]
+    fn check(content_type: &'static str, grpc_status: &'static str, success: bool) {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+        headers.insert("grpc-status", http::HeaderValue::from_static(grpc_status));
+        assert_eq!(Outcome::Status(StatusCode::OK).success_with(&headers), Some(success), "{grpc_status}");
+        assert_eq!(Outcome::Status(StatusCode::BAD_GATEWAY).success_with(&headers), Some(false));
+        assert_eq!(Outcome::ClientGone.success_with(&headers), None);
+    }
+
+    #[test]
+    fn a_grpc_status_in_the_head_counts() {
+        for status in ["2", "4", "13", "14"] {
+            check("application/grpc+proto", status, false);
+        }
+        for status in ["0", "1", "3", "5", "7", "8", "12", "16", "14 "] {
+            check("application/grpc", status, true);
+        }
+        check("text/plain", "14", true);
     }
 }

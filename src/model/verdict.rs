@@ -33,6 +33,10 @@ pub enum Code {
     UpstreamInvalid,
     /// No endpoint to try: names not resolved, or none in the upstream.
     NoHealthyEndpoint,
+    /// The upstream's circuit breaker is open.
+    BreakerOpen,
+    /// The upstream's concurrency limit and its queue are full, or the wait would be too long.
+    Overloaded,
     /// `timeout.attempt` or `connect_timeout` was over.
     UpstreamTimeout,
     /// `timeout.request` was over.
@@ -43,7 +47,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for the reference and for metrics that start at zero.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::BadRequest,
         Self::Forbidden,
         Self::NoRoute,
@@ -56,6 +60,8 @@ impl Code {
         Self::UpstreamUnreachable,
         Self::UpstreamInvalid,
         Self::NoHealthyEndpoint,
+        Self::BreakerOpen,
+        Self::Overloaded,
         Self::UpstreamTimeout,
         Self::DeadlineExceeded,
         Self::Internal,
@@ -129,6 +135,14 @@ impl Code {
                 "No healthy endpoint",
                 "destination_unavailable",
             ),
+            // "considers the next hop to be unavailable; e.g., recent attempts to communicate with it may have failed"
+            Self::BreakerOpen => {
+                ("breaker_open", StatusCode::SERVICE_UNAVAILABLE, "Circuit breaker open", "destination_unavailable")
+            }
+            // the type with the meaning nearest to a limit of requests (RFC 9209 §2.3.12)
+            Self::Overloaded => {
+                ("overloaded", StatusCode::SERVICE_UNAVAILABLE, "Upstream overloaded", "connection_limit_reached")
+            }
             Self::UpstreamTimeout => {
                 ("upstream_timeout", StatusCode::GATEWAY_TIMEOUT, "Upstream too slow", "http_response_timeout")
             }

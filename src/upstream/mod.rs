@@ -4,6 +4,7 @@
 //! how the attempt went; `control::dns` says what names resolve to.
 
 pub mod budget;
+pub mod breaker;
 pub mod config;
 pub mod endpoint;
 pub mod latency;
