@@ -5,6 +5,7 @@
 
 pub mod budget;
 pub mod breaker;
+pub mod concurrency;
 pub mod config;
 pub mod endpoint;
 pub mod latency;

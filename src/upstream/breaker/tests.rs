@@ -40,6 +40,19 @@ impl Bench {
         self.pass().expect("it lets the call pass").judged(success, took, self.clock.now())
     }
 
+    fn judge_all(&self, passes: Vec<Pass>, success: bool) {
+        for pass in passes {
+            self.judge(pass, success);
+        }
+    }
+
+    #[track_caller]
+    fn timed_calls(&self, count: u32, took: Duration) {
+        for _ in 0..count {
+            self.call(true, took);
+        }
+    }
+
     #[track_caller]
     fn calls(&self, count: u32, success: bool) {
         for _ in 0..count {
@@ -103,13 +116,13 @@ fn opens_when_too_many_calls_are_slow() {
     let mut slow = rules();
     slow.slow = Some((ms(2000), Percent::whole(50)));
     let bench = Bench::new(slow);
-    (0..10).for_each(|_| drop(bench.call(true, ms(1999))));
-    (0..9).for_each(|_| drop(bench.call(true, ms(2000))));
+    bench.timed_calls(10, ms(1999));
+    bench.timed_calls(9, ms(2000));
     assert_eq!(bench.phase(), Phase::Closed);
     assert_eq!(bench.call(true, ms(2000)), Some(Phase::Open));
 
     let bench = Bench::new(rules());
-    (0..100).for_each(|_| drop(bench.call(true, Duration::from_secs(60))));
+    bench.timed_calls(100, Duration::from_secs(60));
     assert_eq!(bench.phase(), Phase::Closed, "no call is slow unless it is said from when");
 }
 
@@ -161,7 +174,7 @@ fn a_trial_without_a_judgement_gives_its_place_back() {
     let again = bench.pass().expect("the place that was given back");
     assert!(bench.pass().is_err());
     places.push(again);
-    places.into_iter().for_each(|place| drop(bench.judge(place, true)));
+    bench.judge_all(places, true);
     assert_eq!(bench.phase(), Phase::Closed);
 }
 
@@ -185,7 +198,7 @@ fn late_results_from_before_it_opened_change_nothing() {
     let trials: Vec<Pass> = (0..3).map(|_| bench.pass().expect("a place")).collect();
     assert!(late.into_iter().all(|pass| bench.judge(pass, false).is_none()));
     assert_eq!(bench.phase(), Phase::HalfOpen);
-    trials.into_iter().for_each(|trial| drop(bench.judge(trial, true)));
+    bench.judge_all(trials, true);
     assert_eq!(bench.phase(), Phase::Closed);
 }
 
