@@ -19,8 +19,11 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::supervisor::{Supervisor, Trigger};
+use crate::model::clock::Instant;
 use crate::telemetry::metrics;
-use crate::upstream::Split;
+use crate::upstream::breaker::BreakerState;
+use crate::upstream::concurrency::Limit;
+use crate::upstream::{Split, Upstream};
 
 /// Who may do what.
 #[derive(Debug, Clone)]
@@ -212,16 +215,89 @@ async fn upstreams(State(shared): State<Shared>) -> Response {
                     })
                 })
                 .collect();
-            json!({ "name": entry.upstream.name().as_str(), "origin": entry.upstream.origin().to_string(), "endpoints": endpoints })
+            json!({
+                "name": entry.upstream.name().as_str(),
+                "origin": entry.upstream.origin().to_string(),
+                "breaker": breaker(&entry.upstream, gateway.clock.now()),
+                "concurrency": concurrency(&entry.upstream),
+                "endpoints": endpoints,
+            })
         })
         .collect();
     Json(json!({ "generation": live.snapshot.generation, "upstreams": rows })).into_response()
+}
+
+/// The state of its circuit breaker; `null` without one.
+fn breaker(upstream: &Upstream, now: Instant) -> serde_json::Value {
+    let Some(breaker) = upstream.breaker() else { return json!(null) };
+    let state = breaker.state(now);
+    let half_open_in = match state {
+        BreakerState::Open { until } => Some(until.since(now).as_secs_f64()),
+        BreakerState::Closed | BreakerState::HalfOpen => None,
+    };
+    let counted = breaker.counted(now);
+    json!({
+        "state": state.phase().as_str(),
+        "half_open_in_seconds": half_open_in,
+        "calls": counted.calls,
+        "failures": counted.failures,
+        "slow_calls": counted.slow,
+    })
+}
+
+/// The state of its concurrency limit; `null` without one.
+fn concurrency(upstream: &Upstream) -> serde_json::Value {
+    let Some(limiter) = upstream.concurrency() else { return json!(null) };
+    let reading = limiter.reading();
+    json!({
+        "limit": reading.limit,
+        "adaptive": matches!(limiter.rules().limit, Limit::Adaptive(_)),
+        "in_flight": reading.in_flight,
+        "queued": reading.queued,
+        "queue": limiter.rules().queue,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use axum::http::HeaderValue;
+
+    fn upstream(breaker: &str, concurrency: &str) -> Upstream {
+        use crate::model::source::{SourceSpan, Spanned};
+        let spanned = |text: &str| Spanned::new(text.to_owned(), SourceSpan::default());
+        let mut config = crate::upstream::Config::inline(&spanned("http://127.0.0.1:1"));
+        config.breaker.value = serde_json::from_str(breaker).expect("a breaker");
+        config.concurrency.value = serde_json::from_str(concurrency).expect("a limit");
+        let (sources, mut diagnostics) = Default::default();
+        Upstream::compile(&spanned("api"), &config, None, &sources, &mut diagnostics).expect("it compiles")
+    }
+
+    #[test]
+    fn the_guards_of_an_upstream_show_their_state() {
+        let plain = upstream("false", "false");
+        assert_eq!((breaker(&plain, Instant::default()), concurrency(&plain)), (json!(null), json!(null)));
+
+        let guarded = upstream(r#"{"consecutive_failures":2,"open_for":"30s"}"#, r#"{"limit":1,"queue":5}"#);
+        let now = Instant::from_nanos(1_000_000_000);
+        let fail = || {
+            let pass = guarded.breaker().expect("a breaker").try_pass(now).expect("closed");
+            pass.judged(false, std::time::Duration::ZERO, now);
+        };
+        fail();
+        let closed =
+            json!({ "state": "closed", "half_open_in_seconds": null, "calls": 1, "failures": 1, "slow_calls": 0 });
+        assert_eq!(breaker(&guarded, now), closed);
+        fail();
+        let later = Instant::from_nanos(11_000_000_000);
+        assert_eq!(breaker(&guarded, later)["state"], "open");
+        assert_eq!(breaker(&guarded, later)["half_open_in_seconds"], 20.0);
+
+        let limiter = guarded.concurrency().expect("a limit");
+        let _held = [limiter.enter(now, None), limiter.enter(now, None)];
+        let full = json!({ "limit": 1, "adaptive": false, "in_flight": 1, "queued": 1, "queue": 5 });
+        assert_eq!(concurrency(&guarded), full);
+    }
 
     #[test]
     fn only_the_whole_token_opens() {

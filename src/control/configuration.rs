@@ -179,6 +179,28 @@ mod tests {
     }
 
     #[test]
+    fn the_guards_of_an_upstream_are_read_and_their_mistakes_found() {
+        let more = |guards: &str| {
+            format!(
+                "{SOUND}[upstream.api]\nendpoints = [\"http://127.0.0.1:1\"]\n{guards}\n\
+                 [[route]]\nmatch = \"/a\"\nupstream = \"api\"\n"
+            )
+        };
+        let breaker = "breaker = { failure_ratio = \"50%\", min_requests = 20, window = \"10s\", open_for = \"30s\", \
+                       half_open_requests = 3, slow_call = \"2s\", slow_call_ratio = \"50%\", consecutive_failures = 5 }\n";
+        check(&more(&format!("{breaker}concurrency = {{ limit = 200, queue = 50, queue_timeout = \"500ms\" }}")), &[]);
+        check(&more("breaker = true\nconcurrency = { adaptive = true, min = 2, max = 50 }"), &[]);
+        check(&more("breaker = false\nconcurrency = false"), &[]);
+        check(
+            &more("breaker = { slow_call_ratio = \"50%\", half_open_requests = 0 }\nconcurrency = { queue = 5 }"),
+            &["bad_value", "dead_setting", "missing_key"],
+        );
+        check(&more("concurrency = { limit = 5, queue_timeout = \"1s\", min = 2 }"), &["dead_setting", "dead_setting"]);
+        check(&more("breaker = { window = 10 }\nconcurrency = { limits = 5 }"), &["unitless", "unknown_key"]);
+        check(&more("concurrency = true"), &["bad_value"]);
+    }
+
+    #[test]
     fn what_a_mistake_only_makes_look_wrong_is_not_reported() {
         let more =
             "[upstream.api]\nendpoint = [\"http://127.0.0.1:1\"]\n[[route]]\nmatch = \"/a\"\nupstream = \"api\"\n";

@@ -26,7 +26,7 @@ use crate::model::listener::ListenerSpec;
 use crate::snapshot::Snapshot;
 use crate::snapshot::tls::{bundled_roots, system_roots};
 use crate::telemetry::Telemetry;
-use crate::telemetry::metrics::{Exposed, Metrics, Resolution};
+use crate::telemetry::metrics::{Exposed, GuardSource, Metrics, Resolution};
 
 /// How long a reload waits for names that were never resolved; requests for them are refused until they are.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(3);
@@ -142,11 +142,12 @@ impl Supervisor {
             tracing::warn!(code = warning.code, detail = warning.message, "configuration");
         }
         let snapshot = Arc::new(snapshot);
-        let exposed = handles(&telemetry.metrics, &snapshot);
+        let clock = Clock::monotonic();
+        let exposed = handles(&telemetry.metrics, &snapshot, &clock);
         let specs = specs(&snapshot);
         let gateway = Arc::new(Gateway {
             live: ArcSwap::from_pointee(Live { snapshot: Arc::clone(&snapshot), metrics: exposed.clone() }),
-            clock: Clock::monotonic(),
+            clock,
             telemetry: Arc::new(telemetry),
         });
         let names = SystemNames::new().map_err(broken)?;
@@ -230,7 +231,7 @@ impl Supervisor {
         let snapshot = Arc::new(snapshot);
         self.resolve(&snapshot).await;
         // Nothing has changed until here; binding is the last thing that can fail, and undoes itself.
-        let exposed = handles(&telemetry.metrics, &snapshot);
+        let exposed = handles(&telemetry.metrics, &snapshot, &self.gateway.clock);
         self.workers.apply(&specs(&snapshot)).await.map_err(|error| failed(&error))?;
         self.gateway.live.store(Arc::new(Live { snapshot: Arc::clone(&snapshot), metrics: exposed.clone() }));
         telemetry.metrics.expose(&exposed);
@@ -387,14 +388,19 @@ fn specs(snapshot: &Snapshot) -> Vec<Arc<ListenerSpec>> {
     snapshot.listeners.iter().map(|listener| Arc::clone(&listener.spec)).collect()
 }
 
-fn handles(metrics: &Metrics, snapshot: &Snapshot) -> Exposed {
+fn handles(metrics: &Metrics, snapshot: &Snapshot, clock: &Clock) -> Exposed {
     let routes: Vec<RouteName> = snapshot.routes.iter().map(|route| route.name.clone()).collect();
     let upstreams: Vec<UpstreamName> = snapshot.upstreams.iter().map(|entry| entry.upstream.name().clone()).collect();
     let listeners: Vec<ListenerName> = snapshot.listeners.iter().map(|listener| listener.spec.name.clone()).collect();
+    let guards = snapshot.upstreams.iter().map(|entry| {
+        let (upstream, clock) = (entry.upstream.clone(), clock.clone());
+        GuardSource::new(upstream.name().clone(), move || upstream.guard_reading(clock.now()))
+    });
     Exposed {
         routes: metrics.for_routes(&routes),
         upstreams: metrics.for_upstreams(&upstreams),
         listeners: metrics.for_listeners(&listeners),
+        guards: guards.collect(),
     }
 }
 

@@ -1,9 +1,9 @@
 //! How an attempt at an upstream ended, classified once, so that retries, breakers, health and logs agree.
 
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 
 use super::deadline::Limit;
+use super::grpc::{self, GrpcCode};
 
 /// The end of one attempt, or its response head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,13 +63,14 @@ impl Outcome {
     ///
     /// Against it: no connection, a reset, what is not HTTP, a limit that was over, and the statuses 500, 502, 503 and
     /// 504. Neither a 4xx, which is the client's, nor 501 and 505, which are what the upstream always answers to such a
-    /// request, nor any other status. `timeout.request` says nothing: it also measures the client, who may shorten it
-    /// (`grpc-timeout`) and must not be able to have an upstream taken for a failing one.
+    /// request, nor any other status. A limit of the whole exchange says nothing: it also measures the client, who may
+    /// upload slowly or ask for next to no time (`grpc-timeout`), and must not have an upstream taken for a failing one.
     #[must_use]
     pub fn success(self) -> Option<bool> {
         match self {
             Self::Status(status) => Some(!matches!(status.as_u16(), 500 | 502 | 503 | 504)),
-            Self::ClientGone | Self::Timeout(Limit::Request) => None,
+            Self::Timeout(limit) if limit.ends_exchange() => None,
+            Self::ClientGone | Self::Superseded => None,
             Self::Connect | Self::Reset | Self::Invalid | Self::Timeout(_) => Some(false),
         }
     }
@@ -123,9 +124,9 @@ impl StandIn {
 }
 
 fn is_grpc_failure(headers: &HeaderMap) -> bool {
-    let is_grpc = headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-    let status = headers.get("grpc-status").map(http::HeaderValue::as_bytes);
-    is_grpc && matches!(status, Some(b"2" | b"4" | b"13" | b"14"))
+    use GrpcCode::{DeadlineExceeded, Internal, Unavailable, Unknown};
+    let code = GrpcCode::of_head(headers).filter(|_| grpc::is_grpc(headers));
+    matches!(code, Some(Unknown | DeadlineExceeded | Internal | Unavailable))
 }
 
 /// Why an exchange ended before its response was complete.
@@ -190,14 +191,16 @@ mod tests {
         for limit in [Limit::Attempt, Limit::Idle, Limit::Connect] {
             assert_eq!(Outcome::Timeout(limit).success(), Some(false), "{limit:?}");
         }
-        assert_eq!(Outcome::Timeout(Limit::Request).success(), None);
-        assert_eq!(Outcome::ClientGone.success(), None);
+        for limit in [Limit::Request, Limit::Stream, Limit::Grpc] {
+            assert_eq!(Outcome::Timeout(limit).success(), None, "{limit:?}");
+        }
+        assert_eq!((Outcome::ClientGone.success(), Outcome::Superseded.success()), (None, None));
     }
 
     #[track_caller]
     fn check(content_type: &'static str, grpc_status: &'static str, success: bool) {
         let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
         headers.insert("grpc-status", http::HeaderValue::from_static(grpc_status));
         assert_eq!(Outcome::Status(StatusCode::OK).success_with(&headers), Some(success), "{grpc_status}");
         assert_eq!(Outcome::Status(StatusCode::BAD_GATEWAY).success_with(&headers), Some(false));
@@ -209,7 +212,7 @@ mod tests {
         for status in ["2", "4", "13", "14"] {
             check("application/grpc+proto", status, false);
         }
-        for status in ["0", "1", "3", "5", "7", "8", "12", "16", "14 "] {
+        for status in ["0", "1", "3", "5", "7", "8", "12", "16", "99", "x"] {
             check("application/grpc", status, true);
         }
         check("text/plain", "14", true);

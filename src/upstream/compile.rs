@@ -9,7 +9,7 @@ use rustls_pki_types::ServerName;
 use super::config::{Balance, Config, EndpointConfig, PoolConfig, TlsConfig};
 use super::roster::Declared;
 use super::url::EndpointUrl;
-use super::{DEMO, Settings, Upstream};
+use super::{DEMO, GuardRules, Settings, Upstream, breaker, concurrency};
 use crate::model::diagnostic::{Diagnostic, Diagnostics};
 use crate::model::ids::UpstreamName;
 use crate::model::source::{Origin, SourceSpan, Sources, Spanned};
@@ -56,13 +56,14 @@ impl Upstream {
         let errors = diagnostics.errors();
         let declared = declared(name.span, config, diagnostics);
         let settings = settings(config, diagnostics);
+        let guards = guards(config, diagnostics);
         if diagnostics.errors() > errors {
             return None;
         }
         let origins = (sources.origin(name.span), written_at(config.balance.span, sources));
         let name = UpstreamName::from(name.value.as_str());
         let balance: Balance = config.balance.value.clone();
-        Some(Self::assemble(name, origins, settings, declared, balance, previous))
+        Some(Self::assemble(name, origins, settings, declared, balance, guards, previous))
     }
 }
 
@@ -142,6 +143,14 @@ fn settings(config: &Config, diagnostics: &mut Diagnostics) -> Settings {
         protocol: config.protocol,
         tls: config.tls.as_ref().map(|tls| tls.value.clone()).unwrap_or_default(),
     }
+}
+
+fn guards(config: &Config, diagnostics: &mut Diagnostics) -> GuardRules {
+    let breaker = config.breaker.resolved().and_then(|config| breaker::Rules::compile(&config, diagnostics));
+    let concurrency = config.concurrency.as_set();
+    let concurrency =
+        concurrency.and_then(|set| concurrency::Rules::compile(set, config.concurrency.span, diagnostics));
+    GuardRules { breaker, concurrency }
 }
 
 fn positive(period: &Spanned<Period>, setting: &str, diagnostics: &mut Diagnostics) {
@@ -310,6 +319,72 @@ mod tests {
         let mut after = Config { tls, ..before.clone() };
         after.endpoints.extend(config(&[("https://10.0.0.2", 1)]).endpoints);
         check_reload(&before, &after, false, false);
+    }
+
+    /// `before` with the guards that `breaker` and `concurrency` say.
+    fn guarded(before: &Config, breaker: &str, concurrency: &str) -> Config {
+        let read = "written as it should be";
+        Config {
+            breaker: spanned(serde_json::from_str(breaker).expect(read)),
+            concurrency: spanned(serde_json::from_str(concurrency).expect(read)),
+            ..before.clone()
+        }
+    }
+
+    /// Whether `after` has the breaker and the concurrency limit of `before`.
+    #[track_caller]
+    fn check_guards(before: &Upstream, after: &Config, kept: (bool, bool)) {
+        let after = compile(after, Some(before));
+        let same_breaker = before.breaker().zip(after.breaker()).is_some_and(|(old, new)| Arc::ptr_eq(old, new));
+        let same_limit = before.concurrency().zip(after.concurrency()).is_some_and(|(old, new)| Arc::ptr_eq(old, new));
+        assert_eq!((same_breaker, same_limit), kept);
+    }
+
+    #[test]
+    fn guards_live_on_while_their_own_settings_are_equal() {
+        let plain = config(&[("http://10.0.0.1", 1)]);
+        let limit = r#"{"limit":5,"queue":2}"#;
+        let written = guarded(&plain, "true", limit);
+        let before = compile(&written, None);
+        check_guards(&before, &written, (true, true));
+        check_guards(&before, &guarded(&plain, r#"{"window":"10s"}"#, limit), (true, true));
+        check_guards(&before, &guarded(&plain, r#"{"window":"9s"}"#, limit), (false, true));
+        check_guards(&before, &guarded(&plain, "true", r#"{"limit":5,"queue":3}"#), (true, false));
+        check_guards(&before, &guarded(&plain, "true", r#"{"adaptive":true,"queue":2}"#), (true, false));
+        check_guards(&before, &plain, (false, false));
+        let elsewhere = guarded(&config(&[("http://10.0.0.2", 1), ("http://10.0.0.1", 9)]), "true", limit);
+        check_guards(&before, &elsewhere, (true, true));
+        check_guards(&before, &Config { protocol: Protocol::H2, ..written.clone() }, (true, true));
+
+        let now = crate::model::clock::Instant::default();
+        for _ in 0..20 {
+            before.breaker().expect("a breaker").try_pass(now).expect("closed").judged(false, Duration::ZERO, now);
+        }
+        let after = compile(&elsewhere, Some(&before));
+        assert!(after.breaker().expect("a breaker").try_pass(now).is_err(), "it stays open over the reload");
+
+        let mut diagnostics = Diagnostics::default();
+        let other = Upstream::compile(&name("b"), &written, Some(&before), &Sources::default(), &mut diagnostics);
+        assert!(!Arc::ptr_eq(other.expect("compiles").breaker().expect("a breaker"), before.breaker().expect("one")));
+    }
+
+    #[test]
+    fn nothing_stands_before_an_upstream_unless_it_is_written() {
+        let plain = compile(&config(&[("http://10.0.0.1", 1)]), None);
+        assert!(plain.breaker().is_none() && plain.concurrency().is_none());
+        let off = compile(&guarded(&config(&[("http://10.0.0.1", 1)]), "false", "false"), None);
+        assert!(off.breaker().is_none() && off.concurrency().is_none());
+    }
+
+    #[test]
+    fn mistakes_of_guards_are_reported_with_the_others() {
+        let bad = guarded(&config(&[("http://a/x", 1)]), r#"{"min_requests":0}"#, r#"{"limit":0}"#);
+        let expected = [
+            ("bad_value", "an endpoint has no path, query or fragment: \"http://a/x\""),
+            ("bad_value", "breaker.min_requests is 1 or more: 0"),
+            ("bad_value", "concurrency.limit is a number from 1 to 100000: 0"),
+        ];
+        check("api", &bad, &expected);
     }
 
     #[test]

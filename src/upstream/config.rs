@@ -7,8 +7,10 @@ use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserial
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::{breaker, concurrency};
 use crate::model::key::Keys;
-use crate::model::source::Spanned;
+use crate::model::source::{SourceSpan, Spanned};
+use crate::model::toggle::{False, OrOff, Toggle};
 use crate::model::units::Period;
 
 /// A group of endpoints that serve the same thing.
@@ -39,6 +41,14 @@ pub struct Config {
     /// How `https://` endpoints are verified, and how the gateway shows who it is. Verification can't be switched off.
     #[serde(default)]
     pub tls: Option<Spanned<TlsConfig>>,
+    /// Whether requests are held back while the upstream fails: `true` for the defaults, or a table. Off unless it is
+    /// written: a breaker refuses requests that might have succeeded, and how many failures are normal only the
+    /// operator knows.
+    #[serde(default = "no_breaker")]
+    pub breaker: Spanned<Toggle<breaker::Config>>,
+    /// How many requests may be under way at once, and how many wait for a place; `false` for no limit.
+    #[serde(default = "no_concurrency")]
+    pub concurrency: Spanned<OrOff<concurrency::Config>>,
 }
 
 impl Config {
@@ -53,8 +63,18 @@ impl Config {
             pool: PoolConfig::default(),
             protocol: Protocol::default(),
             tls: None,
+            breaker: no_breaker(),
+            concurrency: no_concurrency(),
         }
     }
+}
+
+fn no_breaker() -> Spanned<Toggle<breaker::Config>> {
+    Spanned { value: Toggle::Switch(false), span: SourceSpan::default() }
+}
+
+fn no_concurrency() -> Spanned<OrOff<concurrency::Config>> {
+    Spanned { value: OrOff::Off(False), span: SourceSpan::default() }
 }
 
 pub(super) fn default_connect_timeout() -> Spanned<Period> {
@@ -259,6 +279,8 @@ mod tests {
             ("connect_timeout", serde_json::json!("2s")),
             ("pool", serde_json::json!({ "idle": 64, "idle_timeout": "1m" })),
             ("protocol", serde_json::json!("auto")),
+            ("breaker", serde_json::json!(false)),
+            ("concurrency", serde_json::json!(false)),
         ] {
             assert_eq!(schema["properties"][setting]["default"], default, "{setting}: {schema:#}");
         }

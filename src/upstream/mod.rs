@@ -21,13 +21,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::breaker::Breaker;
 pub use self::budget::{Allowance, RetryBudget};
+pub use self::concurrency::Limiter;
 pub use self::config::{Balance, ClientCertificate, Config, Protocol, TlsConfig};
 pub use self::endpoint::{Endpoint, EndpointState, InFlight, Target, Tried};
 pub use self::quantile::Quantiles;
 pub use self::roster::Roster;
 pub use self::selection::{Choice, EndpointSet};
 pub use self::split::Split;
+use crate::model::clock::Instant;
+use crate::model::guard::GuardReading;
 use crate::model::ids::UpstreamName;
 use crate::model::request::{RequestView, Scheme};
 use crate::model::source::Origin;
@@ -44,6 +48,8 @@ pub struct Upstream {
     settings: Settings,
     roster: Arc<Roster>,
     demand: Arc<Demand>,
+    breaker: Option<Arc<Breaker>>,
+    concurrency: Option<Arc<Limiter>>,
 }
 
 /// What is asked of an upstream as a whole, and how fast it answers. Kept over reloads while the upstream has its name.
@@ -53,6 +59,13 @@ pub struct Demand {
     pub budget: RetryBudget,
     /// Times to a response head, of requests that may be hedged.
     pub quantiles: Quantiles,
+}
+
+/// The rules of what stands before an upstream.
+#[derive(Debug, Default)]
+struct GuardRules {
+    breaker: Option<breaker::Rules>,
+    concurrency: Option<concurrency::Rules>,
 }
 
 /// How connections to the endpoints are made and kept.
@@ -87,18 +100,21 @@ impl Upstream {
             Settings::default(),
             declared.into_iter().collect(),
             Balance::default(),
+            GuardRules::default(),
             previous,
         )
     }
 
     /// Joins what was compiled with what lives on: the whole roster when nothing changed, else the state of the
-    /// endpoints that stay, provided that connections to them are made in the same way as before.
+    /// endpoints that stay, provided that connections to them are made in the same way as before. The breaker and the
+    /// concurrency limit live on while their own rules are equal, whatever became of the endpoints.
     fn assemble(
         name: UpstreamName,
         (origin, balance_origin): (Origin, Origin),
         settings: Settings,
         declared: Vec<roster::Declared>,
         balance: Balance,
+        guards: GuardRules,
         previous: Option<&Self>,
     ) -> Self {
         let previous = previous.filter(|previous| previous.name == name);
@@ -111,7 +127,17 @@ impl Upstream {
             Arc::new(Roster::new(name.clone(), declared, balance, before, keep_state))
         };
         let demand = previous.map(|previous| Arc::clone(&previous.demand)).unwrap_or_default();
-        Self { name, origin, balance_origin, settings, roster, demand }
+        let breaker = guards.breaker.map(|rules| {
+            let before = previous.and_then(|previous| previous.breaker.as_ref());
+            let same = before.filter(|before| *before.rules() == rules).map(Arc::clone);
+            same.unwrap_or_else(|| Breaker::new(rules))
+        });
+        let concurrency = guards.concurrency.map(|rules| {
+            let before = previous.and_then(|previous| previous.concurrency.as_ref());
+            let same = before.filter(|before| *before.rules() == rules).map(Arc::clone);
+            same.unwrap_or_else(|| Limiter::new(rules))
+        });
+        Self { name, origin, balance_origin, settings, roster, demand, breaker, concurrency }
     }
 
     /// Its name in the configuration; the address as written for an inline one.
@@ -148,6 +174,27 @@ impl Upstream {
     #[must_use]
     pub fn demand(&self) -> &Demand {
         &self.demand
+    }
+
+    /// Its circuit breaker, if it has one.
+    #[must_use]
+    pub fn breaker(&self) -> Option<&Arc<Breaker>> {
+        self.breaker.as_ref()
+    }
+
+    /// Its concurrency limit, if it has one.
+    #[must_use]
+    pub fn concurrency(&self) -> Option<&Arc<Limiter>> {
+        self.concurrency.as_ref()
+    }
+
+    /// What the metrics and the admin API show of both at `now`.
+    #[must_use]
+    pub fn guard_reading(&self, now: Instant) -> GuardReading {
+        GuardReading {
+            breaker: self.breaker.as_ref().map(|breaker| breaker.reading(now)),
+            concurrency: self.concurrency.as_ref().map(|limiter| limiter.reading()),
+        }
     }
 
     /// The hash of the request's key when the choice is made by hash and the request has the key.

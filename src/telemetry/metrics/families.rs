@@ -101,6 +101,14 @@ families! {
         "Time from the start of an attempt to its response head or its failure.";
     ATTEMPTS: Counter "portcullis_upstream_attempts_total" ["upstream", "outcome"]
         "Attempts to have a request answered by an upstream.";
+    BREAKER_STATE: Gauge "portcullis_upstream_breaker_state" ["upstream"]
+        "Phase of the circuit breaker: closed (0), half-open (1) or open (2).";
+    BREAKER_TRANSITIONS: Counter "portcullis_upstream_breaker_transitions_total" ["upstream", "to"]
+        "Changes of the circuit breaker into a phase; begins again when its settings change.";
+    CONCURRENCY_IN_FLIGHT: Gauge "portcullis_upstream_concurrency_in_flight" ["upstream"]
+        "Requests that hold a place of the concurrency limit.";
+    CONCURRENCY_LIMIT: Gauge "portcullis_upstream_concurrency_limit" ["upstream"]
+        "Requests that may be under way; moves when the limit is adaptive.";
     UPSTREAM_IDLE: Gauge "portcullis_upstream_connections_idle" ["upstream"]
         "Connections in the pool that no request uses.";
     UPSTREAM_OPENED: Counter "portcullis_upstream_connections_opened_total" ["upstream"]
@@ -109,10 +117,14 @@ families! {
         "Attempts that went out on a connection that had been used before.";
     HEDGES: Counter "portcullis_upstream_hedges_total" ["upstream", "result"]
         "Second attempts that were started beside a slow first one, by whether they were answered first.";
+    QUEUE_LENGTH: Gauge "portcullis_upstream_queue_length" ["upstream"]
+        "Requests that wait for a place of the concurrency limit.";
     RETRIES_DENIED: Counter "portcullis_upstream_retries_denied_total" ["upstream"]
         "Retries and hedges that were left out because the budget was spent.";
     RETRIES: Counter "portcullis_upstream_retries_total" ["upstream"]
         "Failed attempts that were made again.";
+    SHED: Counter "portcullis_upstream_shed_total" ["upstream", "reason"]
+        "Attempts that were not begun because the circuit breaker or the concurrency limit let none begin.";
     PROCESS_CPU: Counter "process_cpu_seconds_total" []
         "Total user and system CPU time spent in seconds.";
     PROCESS_MAX_FDS: Gauge "process_max_fds" []

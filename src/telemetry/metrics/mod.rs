@@ -24,7 +24,7 @@ mod series;
 pub use cells::{Counter, Durations, Gauge};
 pub use families::{FamilyDoc, Kind, families};
 pub use labels::{Handshake, MethodLabel, NonRequest, Refused, Reload, Resolution};
-pub use series::{ActiveConnection, Finished, ListenerMetrics, RouteMetrics, UpstreamMetrics};
+pub use series::{ActiveConnection, Finished, GuardSource, ListenerMetrics, RouteMetrics, UpstreamMetrics};
 
 use cells::Counters;
 use exposition::Samples;
@@ -55,6 +55,8 @@ pub struct Exposed {
     pub upstreams: Vec<Arc<UpstreamMetrics>>,
     /// One for each listener.
     pub listeners: Vec<Arc<ListenerMetrics>>,
+    /// Where the states of breakers and limits are read, for each upstream.
+    pub guards: Vec<GuardSource>,
 }
 
 impl Metrics {
@@ -117,6 +119,8 @@ impl Metrics {
         dedup_by_name(&mut live.routes, RouteMetrics::name);
         dedup_by_name(&mut live.upstreams, UpstreamMetrics::name);
         dedup_by_name(&mut live.listeners, ListenerMetrics::name);
+        live.guards.sort_by(|a, b| a.upstream().cmp(b.upstream()));
+        live.guards.dedup_by(|a, b| a.upstream() == b.upstream());
         *self.cells.exposed.write() = live;
     }
 
@@ -194,6 +198,7 @@ impl Cells {
         exposed.routes.iter().for_each(|route| route.read(out));
         exposed.upstreams.iter().for_each(|upstream| upstream.read(out));
         exposed.listeners.iter().for_each(|listener| listener.read(out));
+        exposed.guards.iter().for_each(|source| source.read(out));
         for (code, value) in Code::ALL.iter().zip(self.rejections.values()) {
             out.counter(&families::REJECTIONS, &[code.as_str()], value);
         }

@@ -3,6 +3,7 @@
 //! A handle owns its cells; the exposition walks the handles that are exposed at the moment. So a request that was
 //! pinned to a removed route goes on counting into a handle that nobody reads, and brings nothing back.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::cells::{Counter, Counters, Durations, Gauge};
 use super::exposition::Samples;
 use super::families;
 use super::labels::{CODES, Handshake, MethodLabel, NonRequest, Refused, code_label, outcome_label};
+use crate::model::guard::{GuardReading, Phase, Shed};
 use crate::model::ids::{ListenerName, RouteName, UpstreamName};
 use crate::model::outcome::{Outcome, StandIn};
 use crate::model::verdict::{PolicyName, Verdict};
@@ -127,6 +129,7 @@ pub struct UpstreamMetrics {
     retries_denied: Counter,
     hedges_won: Counter,
     hedges_lost: Counter,
+    shed: Counters<{ Shed::ALL.len() }>,
 }
 
 impl UpstreamMetrics {
@@ -142,6 +145,7 @@ impl UpstreamMetrics {
             retries_denied: Counter::default(),
             hedges_won: Counter::default(),
             hedges_lost: Counter::default(),
+            shed: Counters::default(),
         }
     }
 
@@ -172,6 +176,11 @@ impl UpstreamMetrics {
         if won { &self.hedges_won } else { &self.hedges_lost }.inc();
     }
 
+    /// Counts an attempt that was not begun.
+    pub fn shed(&self, reason: Shed) {
+        self.shed.inc(reason as usize);
+    }
+
     pub(super) fn read(&self, out: &mut Samples) {
         let upstream = self.name.as_str();
         for (outcome, value) in Outcome::LABELS.iter().zip(self.attempts.values()).filter(|(_, value)| *value > 0) {
@@ -188,6 +197,49 @@ impl UpstreamMetrics {
                 out.counter(&families::HEDGES, &[upstream, result], hedges.get());
             }
         }
+        for (reason, value) in Shed::ALL.iter().zip(self.shed.values()).filter(|(_, value)| *value > 0) {
+            out.counter(&families::SHED, &[upstream, reason.as_str()], value);
+        }
+    }
+}
+
+/// Where the state of what stands before an upstream is read at an exposition.
+#[derive(Clone)]
+pub struct GuardSource {
+    upstream: UpstreamName,
+    read: Arc<dyn Fn() -> GuardReading + Send + Sync>,
+}
+
+impl GuardSource {
+    /// The source of that upstream; `read` is called at each exposition and must not wait.
+    pub fn new(upstream: UpstreamName, read: impl Fn() -> GuardReading + Send + Sync + 'static) -> Self {
+        Self { upstream, read: Arc::new(read) }
+    }
+
+    pub(super) fn upstream(&self) -> &UpstreamName {
+        &self.upstream
+    }
+
+    pub(super) fn read(&self, out: &mut Samples) {
+        let upstream = self.upstream.as_str();
+        let GuardReading { breaker, concurrency } = (self.read)();
+        if let Some(breaker) = breaker {
+            out.gauge(&families::BREAKER_STATE, &[upstream], breaker.phase as i64);
+            for (to, count) in Phase::ALL.iter().zip(breaker.transitions) {
+                out.counter(&families::BREAKER_TRANSITIONS, &[upstream, to.as_str()], count);
+            }
+        }
+        if let Some(concurrency) = concurrency {
+            out.gauge(&families::CONCURRENCY_LIMIT, &[upstream], i64::from(concurrency.limit));
+            out.gauge(&families::CONCURRENCY_IN_FLIGHT, &[upstream], i64::from(concurrency.in_flight));
+            out.gauge(&families::QUEUE_LENGTH, &[upstream], i64::from(concurrency.queued));
+        }
+    }
+}
+
+impl fmt::Debug for GuardSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("GuardSource").field(&self.upstream).finish()
     }
 }
 

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use http::{Method, StatusCode};
 
 use super::*;
+use crate::model::guard::{BreakerReading, ConcurrencyReading, GuardReading, Phase, Shed};
 use crate::model::outcome::{Outcome, StandIn};
 use crate::model::verdict::{PolicyName, Verdict};
 
@@ -24,6 +25,11 @@ fn request(method: &Method, status: u16) -> Finished<'_> {
     }
 }
 
+const GUARDED: GuardReading = GuardReading {
+    breaker: Some(BreakerReading { phase: Phase::Open, transitions: [1, 2, 3] }),
+    concurrency: Some(ConcurrencyReading { limit: 20, in_flight: 7, queued: 2 }),
+};
+
 /// Metrics with one route, upstream and listener of the name `a`, all exposed.
 fn with_one_of_each() -> (Arc<Metrics>, Exposed) {
     let metrics = Metrics::new();
@@ -31,6 +37,7 @@ fn with_one_of_each() -> (Arc<Metrics>, Exposed) {
         routes: metrics.for_routes(&["a".into()]),
         upstreams: metrics.for_upstreams(&["a".into()]),
         listeners: metrics.for_listeners(&["a".into()]),
+        guards: vec![GuardSource::new("a".into(), || GUARDED)],
     };
     metrics.expose(&live);
     (metrics, live)
@@ -50,6 +57,7 @@ fn counts_what_it_is_told() {
     live.upstreams[0].attempted(Outcome::Connect, Duration::from_secs(2));
     live.upstreams[0].connections_opened.inc();
     live.upstreams[0].connections_idle.inc();
+    live.upstreams[0].shed(Shed::BreakerOpen);
     live.listeners[0].non_request(NonRequest::TlsFailure);
     live.listeners[0].handshake(Handshake::Failed);
     live.listeners[0].refused(Refused::ConnectionLimit);
@@ -71,6 +79,14 @@ fn counts_what_it_is_told() {
         r#"portcullis_upstream_attempt_duration_seconds_sum{upstream="a"} 2"#,
         r#"portcullis_upstream_connections_opened_total{upstream="a"} 1"#,
         r#"portcullis_upstream_connections_idle{upstream="a"} 1"#,
+        r#"portcullis_upstream_breaker_state{upstream="a"} 2"#,
+        r#"portcullis_upstream_breaker_transitions_total{upstream="a",to="closed"} 1"#,
+        r#"portcullis_upstream_breaker_transitions_total{upstream="a",to="half_open"} 2"#,
+        r#"portcullis_upstream_breaker_transitions_total{upstream="a",to="open"} 3"#,
+        r#"portcullis_upstream_concurrency_limit{upstream="a"} 20"#,
+        r#"portcullis_upstream_concurrency_in_flight{upstream="a"} 7"#,
+        r#"portcullis_upstream_queue_length{upstream="a"} 2"#,
+        r#"portcullis_upstream_shed_total{upstream="a",reason="breaker_open"} 1"#,
         r#"portcullis_non_requests_total{listener="a",reason="tls_failure"} 1"#,
         r#"portcullis_tls_handshakes_total{listener="a",result="failed"} 1"#,
         r#"portcullis_connections_refused_total{listener="a",reason="connection_limit"} 1"#,
@@ -113,6 +129,7 @@ fn the_table_equals_the_exposition() {
     live.routes[0].fell_back(StandIn::Status);
     live.upstreams[0].attempted(Outcome::Reset, Duration::ZERO);
     live.upstreams[0].hedged(true);
+    live.upstreams[0].shed(Shed::QueueFull);
     live.listeners[0].handshake(Handshake::Full);
     let text = text(&metrics);
     for family in families() {
@@ -161,6 +178,15 @@ fn what_an_upstream_answers_adds_at_most_one_series_for_each_known_code() {
     let text = text(&metrics);
     let shown = text.lines().filter(|line| line.starts_with(r#"portcullis_requests_total{route="a""#)).count();
     assert!(shown <= labels::CODES.len(), "{shown}");
+}
+
+#[test]
+fn an_upstream_without_guards_shows_none() {
+    let metrics = Metrics::new();
+    let source = || GuardSource::new("plain".into(), GuardReading::default);
+    let before = series(&metrics);
+    metrics.expose(&Exposed { guards: vec![source(), source()], ..Exposed::default() });
+    assert_eq!(series(&metrics), before);
 }
 
 #[test]

@@ -19,8 +19,8 @@ use crate::model::units::{Percent, Period};
 /// A call fails when no connection is made, when it is reset before its head, when the answer is not HTTP, when
 /// `connect_timeout`, `timeout.attempt` or `timeout.idle` is over before the head, and by the statuses 500, 502, 503 and
 /// 504 and the gRPC statuses UNKNOWN, DEADLINE_EXCEEDED, INTERNAL and UNAVAILABLE of a response without messages. No
-/// other status is a failure: not 4xx, not 501 or 505. A client that goes away, and `timeout.request`, which also
-/// measures the client, count as nothing.
+/// other status is a failure: not 4xx, not 501 or 505. A client that goes away counts as nothing, and so do
+/// `timeout.request`, `timeout.stream` and the client's `grpc-timeout`, which also measure the client.
 ///
 /// The state belongs to the upstream and to this process; it is kept over a reload while these settings stay the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -21,6 +21,7 @@ use http::header::RETRY_AFTER;
 use parking_lot::Mutex;
 
 pub use self::config::{Config, Rules};
+pub use self::window::Counts;
 use self::window::Window;
 use crate::model::clock::Instant;
 use crate::model::guard::{BreakerReading, Phase, Shed};
@@ -183,11 +184,10 @@ impl Breaker {
         BreakerReading { phase: self.state(now).phase(), transitions }
     }
 
-    /// What it counted within its window: calls, failures, slow calls. All zero unless it is closed.
+    /// What it counted within its window. All zero unless it is closed.
     #[must_use]
-    pub fn counted(&self, now: Instant) -> (u64, u64, u64) {
-        let counts = self.state.lock().window.sum(now);
-        (counts.calls, counts.failures, counts.slow)
+    pub fn counted(&self, now: Instant) -> Counts {
+        self.state.lock().window.sum(now)
     }
 
     fn judge(&self, generation: u64, success: bool, took: Duration, now: Instant) -> Option<Phase> {

@@ -99,7 +99,7 @@ fn stays_closed_below_the_ratio() {
         bench.call(false, ms(1));
     }
     assert_eq!(bench.phase(), Phase::Closed);
-    assert_eq!(bench.breaker.counted(bench.clock.now()), (300, 100, 0));
+    assert_eq!(bench.breaker.counted(bench.clock.now()), Counts { calls: 300, failures: 100, slow: 0 });
 }
 
 #[test]

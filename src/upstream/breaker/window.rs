@@ -6,12 +6,15 @@ use crate::model::clock::Instant;
 
 const BUCKETS: u64 = 10;
 
-/// Calls of one stretch of time, or of all stretches together.
+/// How many calls there were in a stretch of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Counts {
-    pub(super) calls: u64,
-    pub(super) failures: u64,
-    pub(super) slow: u64,
+pub struct Counts {
+    /// All of them.
+    pub calls: u64,
+    /// Those that failed.
+    pub failures: u64,
+    /// Those that were slow, failed or not.
+    pub slow: u64,
 }
 
 /// The calls of the last while.

@@ -97,7 +97,7 @@ fn limit(config: &Config, span: SourceSpan, diagnostics: &mut Diagnostics) -> Op
         (None, false) => {
             let message = "concurrency has neither a limit nor adaptive = true";
             let help = "write { limit = 200 }, or { adaptive = true } when nobody knows the app's capacity";
-            diagnostics.push(Diagnostic::error("bad_value", span, message).help(help));
+            diagnostics.push(Diagnostic::error("missing_key", span, message).help(help));
             None
         }
         (Some(limit), false) => {
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_written_or_found_but_not_both() {
-        check(&Config::default(), &[("bad_value", "concurrency has neither a limit nor adaptive = true")]);
+        check(&Config::default(), &[("missing_key", "concurrency has neither a limit nor adaptive = true")]);
         let both = Config { limit: number(5), adaptive: spanned(true), ..Config::default() };
         check(&both, &[("dead_setting", "concurrency.limit is set, but adaptive = true finds the limit")]);
         let bounded = Config { limit: number(5), min: number(1), max: number(9), ..Config::default() };
