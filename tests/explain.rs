@@ -69,6 +69,11 @@ fn splits_and_streams_are_explained() {
     check("split");
 }
 
+#[test]
+fn each_state_of_an_upstream_is_explained() {
+    check("resilience");
+}
+
 #[track_caller]
 fn check_exit(arguments: &[&str], code: i32, talk: &str) {
     let output = portcullis(&[&["explain"], arguments].concat());

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::{ConfigPath, Format, Outcome, color, data, talk};
 use crate::control::configuration::{self, Surroundings};
-use crate::explain::{Question, Supposed, explain};
+use crate::explain::{Question, State, Supposed, explain};
 use crate::snapshot::tls::bundled_roots;
 
 #[derive(Debug, clap::Args)]
@@ -43,6 +43,11 @@ pub(super) struct Arguments {
     /// Length of the upstream's response in bytes. Default: not known in advance.
     #[arg(long, value_name = "BYTES")]
     response_length: Option<u64>,
+    /// States that upstreams are in: `breaker=open`, `breaker=half_open`, `concurrency=full`, `endpoints=none`,
+    /// `budget=spent`, `attempt=connect` (or `reset`, `timeout`, `invalid`, a status); for one upstream alone with its
+    /// name before it, as in `standby/breaker=open`. Several with commas.
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    state: Vec<State>,
     /// For people or for programs.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -73,7 +78,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         talk(&read.text(color(&std::io::stderr())));
     }
     let Some(snapshot) = snapshot else { return Ok(Outcome::Refused) };
-    let report = explain(&snapshot, &question);
+    let report = explain(snapshot, &question);
     match arguments.format {
         Format::Text => data(&read.without_secrets(report.to_string())),
         Format::Json => {
@@ -103,6 +108,7 @@ fn question(arguments: &Arguments) -> anyhow::Result<Question> {
             headers: map(&arguments.response_header),
             length: arguments.response_length,
         },
+        states: arguments.state.clone(),
     })
 }
 

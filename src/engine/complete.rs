@@ -11,7 +11,7 @@ use super::serve::Ground;
 use crate::model::ids::UpstreamName;
 use crate::model::request::Scheme;
 use crate::model::verdict::{Code, Rejection};
-use crate::pipeline::exchange::Exchange;
+use crate::pipeline::exchange::{Exchange, UpstreamEvent};
 use crate::telemetry::access_log::{AttemptEntry, Entry};
 use crate::telemetry::metrics::{Finished, NonRequest};
 
@@ -29,6 +29,14 @@ pub fn complete(ground: &Ground, live: &Arc<Live>, exchange: &Exchange) {
     });
     for decision in &exchange.decisions {
         metrics.decided(decision.policy, decision.verdict);
+    }
+    for (upstream, event) in &exchange.events {
+        let Some(metrics) = live.metrics.upstreams.get(*upstream) else { continue };
+        match event {
+            UpstreamEvent::Shed(why) => metrics.shed(*why),
+            UpstreamEvent::Retried => metrics.retried(),
+            UpstreamEvent::RetryDenied => metrics.retry_denied(),
+        }
     }
     if let Some((kind, _)) = exchange.fallback {
         metrics.fell_back(kind);

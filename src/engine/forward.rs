@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use h2::Reason;
 
-use super::attempt::{AttemptEnd, AttemptLimits, Way, attempt};
+use super::attempt::{AttemptEnd, AttemptLimits, Way};
 use super::downstream::{ClientError, Downstream};
 use super::exchange::{Ended, Run};
 use super::hedge::Race;
@@ -19,260 +19,194 @@ use super::respond;
 use super::upload::{BodyPace, Upload, UploadError};
 use super::upstream_session::{Received, UpstreamHead, UpstreamSession};
 use crate::model::clock::Instant;
+use crate::model::deadline::{Deadline, Limit};
 use crate::model::outcome::{Outcome, StandIn, Termination};
 use crate::model::response::{BodyLength, ResponseHead};
 use crate::model::verdict::{Code, Decision, PolicyName, Rejection, Verdict};
-use crate::pipeline::attempt::{Plan, Step, plan};
+use crate::pipeline::attempt::{Plan, plan};
 use crate::pipeline::body::{self, BodyRules};
 use crate::pipeline::exchange::AttemptRecord;
 use crate::pipeline::fail;
-use crate::pipeline::judge::{self, Attempted, History, Judgement, Means, judge};
+use crate::pipeline::judge::{self, Attempted};
+use crate::pipeline::pursuit::{Attempt, Cue, Guard, Move, Pursuit, Queued, Sequel};
 use crate::pipeline::respond::{self as dress, Upgrading};
 use crate::snapshot::Route;
-use crate::telemetry::metrics::UpstreamMetrics;
-use crate::upstream::{Choice, Endpoint, InFlight, Tried};
+use crate::upstream::InFlight;
 
 /// An attempt that has ended, and where it went.
 pub(super) struct Tryout<'a> {
     pub(super) way: Way<'a>,
     pub(super) in_flight: InFlight,
+    pub(super) guard: Guard,
     pub(super) end: AttemptEnd,
     pub(super) began: Instant,
 }
 
-/// What became of asking one upstream.
-enum Asked<'a> {
-    /// An answer for the client, and the attempt that counts as under way until it is relayed.
-    Answered(Answer<'a>, InFlight),
-    /// All that may be tried has failed.
-    Failed(Failure),
-    /// The client, or the exchange's own time, ended it.
-    Over(Interruption),
-}
-
 /// An answer whose body has not been read yet.
-pub(super) struct Answer<'a> {
-    pub(super) way: Way<'a>,
-    pub(super) session: UpstreamSession,
-    pub(super) received: Received,
+struct Answer<'a> {
+    way: Way<'a>,
+    session: UpstreamSession,
+    received: Received,
     /// What it stands in for.
     fallback: Option<(StandIn, Code)>,
 }
 
-/// Why an upstream gave no answer that counts as one.
-struct Failure {
-    /// What the client is told, unless something stands in.
-    rejection: Rejection,
-    /// The last attempt; `None` when none was made.
-    attempted: Option<Attempted>,
-}
-
 impl<'a> Run<'a> {
-    /// Asks the route's upstream, then what stands in for it, in its order.
+    /// Pursues an answer of the route's upstream, or of what stands in for it.
     pub(super) async fn forward(&mut self, route: &'a Route) -> Ended {
         let body_done = self.down.body_done();
         let random = self.ground.worker.random_word();
-        let mut plan = match plan(&self.live.snapshot, route, &mut self.exchange, body_done, random) {
+        let snapshot = &self.live.snapshot;
+        let mut plan = match plan(snapshot, route, &mut self.exchange, body_done, random) {
             Ok(plan) => plan,
             Err(rejection) => return self.refuse_on(Some(route), rejection).await,
         };
         let mut upload = self.upload(&plan, body_done);
+        let mut pursuit = Pursuit::default();
         // The last real answer of an upstream: better than a refusal of ours.
-        let mut held = None;
-        let mut failure = match self.ask(&mut plan, &mut upload, &mut held).await {
-            Asked::Failed(failure) => failure,
-            ended => return self.conclude(route, &plan, ended, upload).await,
-        };
-        let cause = failure.rejection.code;
-        for step in plan.fallback {
-            match step {
-                Step::Upstream(index) => {
-                    let (retry, can_restart) = (plan.retry, upload.can_restart());
-                    if !judge::may_go_elsewhere(&self.exchange.method, failure.attempted, retry, can_restart) {
-                        self.decided(
-                            PolicyName::Fallback,
-                            Verdict::Allow,
-                            "no other upstream: this one may have processed it",
-                        );
-                        continue;
-                    }
-                    if let Err(rejection) = plan.turn_to(&self.live.snapshot, &mut self.exchange, *index) {
-                        return self.refuse_on(Some(route), rejection).await;
-                    }
-                    self.exchange.fallback = Some((StandIn::Upstream, cause));
-                    self.decided(PolicyName::Fallback, Verdict::Apply, "another upstream was asked");
-                    failure = match self.ask(&mut plan, &mut upload, &mut held).await {
-                        Asked::Failed(Failure { rejection, attempted }) => {
-                            Failure { rejection, attempted: attempted.or(failure.attempted) }
-                        }
-                        ended => return self.conclude(route, &plan, ended, upload).await,
-                    };
+        let mut held: Option<Answer<'a>> = None;
+        loop {
+            let cue = self.cue(&upload);
+            let mut next = pursuit.next(&mut plan, snapshot, &mut self.exchange, cue);
+            if let Move::Queue(queued) = next {
+                match self.turn(&mut pursuit, &plan, queued, &upload).await {
+                    Ok(Some(entered)) => next = entered,
+                    Ok(None) => continue,
+                    Err(interruption) => return self.interrupted(route, interruption).await,
                 }
-                Step::Status(answer) => {
-                    self.exchange.fallback = Some((StandIn::Status, cause));
-                    self.decided(PolicyName::Fallback, Verdict::Answer, "a fixed response stood in");
+            }
+            let attempt = match next {
+                Move::Attempt(attempt) => attempt,
+                Move::Queue(_) => continue,
+                Move::Answer(answer) => {
                     let mut head = ResponseHead { status: answer.status, headers: answer.headers.clone() };
                     dress::answer(route, &self.exchange, &mut head);
                     return self.answer(head, answer.body.clone()).await;
                 }
-            }
-        }
-        self.exchange.fallback = None;
-        match held {
-            Some(answer) => self.relay(route, &plan, answer, upload).await,
-            None => self.refuse_on(Some(route), failure.rejection).await,
-        }
-    }
-
-    async fn conclude(&mut self, route: &'a Route, plan: &Plan<'a>, ended: Asked<'a>, upload: Upload) -> Ended {
-        match ended {
-            Asked::Answered(answer, _under_way) => self.relay(route, plan, answer, upload).await,
-            Asked::Over(interruption) => self.interrupted(route, interruption).await,
-            Asked::Failed(failure) => self.refuse_on(Some(route), failure.rejection).await,
-        }
-    }
-
-    /// Attempts at the plan's upstream until one answers or the judge gives up. `held` gets the last answer that was not
-    /// good enough.
-    async fn ask(&mut self, plan: &mut Plan<'a>, upload: &mut Upload, held: &mut Option<Answer<'a>>) -> Asked<'a> {
-        let upstream = &plan.upstream.upstream;
-        let Some(metrics) = self.live.metrics.upstreams.get(plan.upstream_index) else {
-            let rejection = Rejection::new(Code::Internal, "no such upstream");
-            return Asked::Failed(Failure { rejection, attempted: None });
-        };
-        upstream.demand().budget.request(self.ground.now());
-        let mut tried = Tried::default();
-        let mut history = History { attempts: 0, replaced: false, can_restart: true };
-        let mut failure: Option<Failure> = None;
-        loop {
-            let Some(endpoint) = self.choose(plan, &mut tried) else {
-                let rejection = Rejection::new(Code::NoHealthyEndpoint, "the upstream has no endpoint to try");
-                return Asked::Failed(failure.unwrap_or(Failure { rejection, attempted: None }));
-            };
-            upload.restart();
-            plan.tell_time_left(self.ground.now());
-            let Tryout { way, in_flight, end, began } =
-                match self.attempt(plan, metrics, endpoint, &mut tried, upload, history).await {
-                    Ok(tryout) => tryout,
-                    Err(interruption) => return Asked::Over(interruption),
-                };
-            upload.stop_waiting(&self.ground.gateway.clock);
-            self.exchange.body_in = upload.received();
-            let attempted = match &end {
-                AttemptEnd::Answered(_, received) => {
-                    Attempted::answered(Outcome::Status(received.status()), received.headers())
+                Move::End(rejection) => {
+                    return match held {
+                        Some(answer) => self.relay(route, &plan, answer, upload).await,
+                        None => self.refuse_on(Some(route), rejection).await,
+                    };
                 }
-                AttemptEnd::Failed(attempted) => *attempted,
-                AttemptEnd::Interrupted(_) => Attempted::failed(Outcome::ClientGone),
             };
-            self.record(metrics, &way, &in_flight, attempted.outcome, began);
+            let tryout = match self.attempt(&mut plan, attempt, &mut pursuit, &mut upload).await {
+                Ok(tryout) => tryout,
+                Err(interruption) => return self.interrupted(route, interruption).await,
+            };
+            let (attempted, way, in_flight, guard, end) = self.observe(&plan, tryout, &mut upload);
             let answer = match end {
                 AttemptEnd::Answered(session, received) => {
                     Some(Answer { way, session, received, fallback: self.exchange.fallback })
                 }
                 AttemptEnd::Failed(_) => None,
-                AttemptEnd::Interrupted(interruption) => return Asked::Over(interruption),
+                AttemptEnd::Interrupted(interruption) => return self.interrupted(route, interruption).await,
             };
-            history.attempts += 1;
-            history.can_restart = upload.can_restart();
-            let means = Means {
-                retry: plan.retry,
-                budget: &upstream.demand().budget,
-                deadline: plan.deadline,
-                now: self.ground.now(),
-                random: self.ground.worker.random_word(),
-            };
-            match (judge(&self.exchange.method, attempted, history, &means), answer) {
-                (Judgement::Accept, Some(answer)) => return Asked::Answered(answer, in_flight),
-                (Judgement::Replace, _) => {
-                    history.attempts -= 1;
-                    history.replaced = true;
+            let cue = self.cue(&upload);
+            match (pursuit.judge(&plan, &mut self.exchange, in_flight.endpoint(), attempted, cue), answer) {
+                (Sequel::Accept, Some(answer)) => return self.relay(route, &plan, answer, upload).await,
+                (Sequel::Accept, None) => {
+                    return self.refuse_on(Some(route), judge::rejection(attempted.outcome)).await;
                 }
-                (Judgement::Again(wait), answer) => {
-                    metrics.retried();
-                    self.decided(PolicyName::Retry, Verdict::Apply, attempted.outcome.retried());
-                    tried.add(in_flight.endpoint());
-                    drop(in_flight);
-                    self.hold(held, answer);
-                    failure =
-                        Some(Failure { rejection: judge::rejection(attempted.outcome), attempted: Some(attempted) });
-                    if let Err(interruption) = self.pause(wait, plan).await {
-                        return Asked::Over(interruption);
+                (Sequel::Next(wait), answer) => {
+                    // Nothing is taken of the upstream while nothing is asked of it.
+                    drop((guard, in_flight));
+                    self.hold(&mut held, answer);
+                    if let Err(interruption) = self.pause(wait, &plan).await {
+                        return self.interrupted(route, interruption).await;
                     }
-                }
-                (Judgement::GiveUp(reason), answer) => {
-                    if reason == judge::Reason::Budget {
-                        metrics.retry_denied();
-                    }
-                    if plan.retry.is_some() && reason != judge::Reason::NotCovered {
-                        self.decided(PolicyName::Retry, Verdict::Allow, reason.as_str());
-                    }
-                    self.hold(held, answer);
-                    let rejection = judge::rejection(attempted.outcome);
-                    return Asked::Failed(Failure { rejection, attempted: Some(attempted) });
-                }
-                (Judgement::Accept, None) => {
-                    let rejection = judge::rejection(attempted.outcome);
-                    return Asked::Failed(Failure { rejection, attempted: Some(attempted) });
                 }
             }
         }
     }
 
-    /// An endpoint that was not tried; once each had its turn, any.
-    fn choose(&self, plan: &Plan<'a>, tried: &mut Tried) -> Option<Arc<Endpoint>> {
-        let (random, now) = (self.ground.worker.random_word(), self.ground.now());
-        let upstream = &plan.upstream.upstream;
-        let untried = upstream.choose(&Choice { random, hash: plan.hash, now, tried });
-        if untried.is_none() && !tried.is_empty() {
-            tried.clear();
-            return upstream.choose(&Choice { random, hash: plan.hash, now, tried });
+    fn cue(&self, upload: &Upload) -> Cue {
+        Cue { now: self.ground.now(), random: self.ground.worker.random_word(), can_restart: upload.can_restart() }
+    }
+
+    /// Waits in the queue of an upstream, as long as the client is there and its time is not over. `None`: the turn did
+    /// not come, and the pursuit knows what is next.
+    async fn turn(
+        &mut self,
+        pursuit: &mut Pursuit,
+        plan: &Plan<'a>,
+        mut queued: Queued,
+        upload: &Upload,
+    ) -> Result<Option<Move<'a>>, Interruption> {
+        let clock = &self.ground.gateway.clock;
+        let mut deadline = Deadline { at: queued.ticket.deadline(), limit: Limit::Queue };
+        if let Some(exchange) = plan.deadline {
+            deadline = exchange.min(deadline);
         }
-        untried
+        let (down, timer) = (&mut self.down, &mut *self.timer);
+        let turn = poll_fn(|cx| {
+            if let Poll::Ready(permit) = queued.ticket.poll(cx) {
+                return Poll::Ready(Ok(permit));
+            }
+            if down.body_done() && down.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Interruption::ClientGone));
+            }
+            timer.poll_until(cx, clock, deadline.at).map(|()| Err(Interruption::Timeout(deadline.limit)))
+        })
+        .await;
+        match turn {
+            Ok(permit) => {
+                let cue = self.cue(upload);
+                Ok(pursuit.entered(plan, &mut self.exchange, permit, cue))
+            }
+            Err(Interruption::Timeout(Limit::Queue)) => {
+                pursuit.turned_away(&mut self.exchange, plan, queued);
+                Ok(None)
+            }
+            Err(interruption) => Err(interruption),
+        }
     }
 
     /// One attempt, or two beside each other.
     async fn attempt(
         &mut self,
-        plan: &Plan<'a>,
-        metrics: &'a Arc<UpstreamMetrics>,
-        endpoint: Arc<Endpoint>,
-        tried: &mut Tried,
+        plan: &mut Plan<'a>,
+        attempt: Attempt,
+        pursuit: &mut Pursuit,
         upload: &mut Upload,
-        history: History,
     ) -> Result<Tryout<'a>, Interruption> {
+        let Some(metrics) = self.live.metrics.upstreams.get(plan.upstream_index) else {
+            // The handles are made from the same snapshot as the upstreams.
+            return Err(Interruption::Encoder);
+        };
+        upload.restart();
+        plan.tell_time_left(self.ground.now());
         let quantiles = &plan.upstream.upstream.demand().quantiles;
-        let has_body = !upload.is_complete();
-        let delay = plan.hedge.filter(|_| history.attempts == 0 && !history.replaced && !plan.upgrade);
-        let delay =
-            delay.and_then(|hedge| hedge.delay(&self.exchange.method, has_body, |percent| quantiles.quantile(percent)));
-        let tryout = match delay {
-            Some(delay) => {
-                let target = plan.target(&self.exchange);
-                let race = Race { ground: self.ground, plan, metrics, target, delay };
-                let raced = race.run(endpoint, &mut self.down).await?;
-                if raced.hedged {
-                    metrics.hedged(raced.second_won);
-                    self.decided(PolicyName::Hedge, Verdict::Apply, "a second attempt started beside the first");
-                }
-                for (endpoint, outcome, took) in raced.others {
-                    metrics.attempted(outcome, took);
-                    tried.add(&endpoint);
-                    let endpoint = Arc::clone(&endpoint.address);
-                    self.exchange.attempts.push(AttemptRecord { endpoint, outcome, took });
-                }
-                raced.winner
+        let delay = plan.hedge.filter(|_| attempt.number == 0 && !attempt.fresh && !plan.upgrade).and_then(|hedge| {
+            let has_body = !upload.is_complete();
+            hedge.delay(&self.exchange.method, has_body, |percent| quantiles.quantile(percent))
+        });
+        let tryout = if let Some(delay) = delay {
+            let target = plan.target(&self.exchange);
+            let race = Race { ground: self.ground, plan, metrics, target, delay };
+            let raced = race.run(attempt, &mut self.down).await?;
+            if let Some(second_won) = raced.hedged {
+                metrics.hedged(second_won);
+                let reason = "a second attempt started beside the first".into();
+                self.exchange.decisions.push(Decision { policy: PolicyName::Hedge, verdict: Verdict::Apply, reason });
             }
-            None => {
-                let began = self.ground.now();
-                let in_flight = endpoint.begin(began);
-                let way = Way::new(plan.upstream, endpoint, metrics, history.replaced);
-                let head = UpstreamHead::of(plan, plan.target(&self.exchange), way.endpoint.scheme);
-                let limits = AttemptLimits::of(plan);
-                let sides = (&mut self.down, upload, &mut *self.timer);
-                let end = attempt(self.ground, &way, &head, limits, sides, dress::interim).await;
-                Tryout { way, in_flight, end, began }
+            for (endpoint, outcome, took) in raced.others {
+                metrics.attempted(outcome, took);
+                pursuit.leave_out(&endpoint);
+                let endpoint = Arc::clone(&endpoint.address);
+                self.exchange.attempts.push(AttemptRecord { endpoint, outcome, took });
             }
+            raced.winner
+        } else {
+            let Attempt { endpoint, fresh, guard, .. } = attempt;
+            let began = self.ground.now();
+            let in_flight = endpoint.begin(began);
+            let way = Way::new(plan.upstream, endpoint, metrics, fresh);
+            let head = UpstreamHead::of(plan, plan.target(&self.exchange), way.endpoint.scheme);
+            let sides = (&mut self.down, upload, &mut *self.timer);
+            let limits = AttemptLimits::of(plan);
+            let end = super::attempt::attempt(self.ground, &way, &head, limits, sides, dress::interim).await;
+            Tryout { way, in_flight, guard, end, began }
         };
         if plan.hedge.is_some() && matches!(tryout.end, AttemptEnd::Answered(..)) {
             quantiles.record(self.ground.now().since(tryout.began));
@@ -280,20 +214,29 @@ impl<'a> Run<'a> {
         Ok(tryout)
     }
 
-    fn record(
+    /// Takes down how an attempt ended, and tells everybody who learns from it.
+    fn observe(
         &mut self,
-        metrics: &UpstreamMetrics,
-        way: &Way<'_>,
-        in_flight: &InFlight,
-        outcome: Outcome,
-        began: Instant,
-    ) {
+        plan: &Plan<'a>,
+        tryout: Tryout<'a>,
+        upload: &mut Upload,
+    ) -> (Attempted, Way<'a>, InFlight, Guard, AttemptEnd) {
+        let Tryout { way, in_flight, mut guard, end, began } = tryout;
+        let client_s = upload.awaits_client();
+        upload.stop_waiting(&self.ground.gateway.clock);
+        self.exchange.body_in = upload.received();
+        let attempted = attempted(&end, client_s);
         let now = self.ground.now();
         let took = now.since(began);
-        in_flight.judged(outcome, now);
-        metrics.attempted(outcome, took);
+        in_flight.judged(attempted.outcome, now);
+        if let Some(phase) = guard.judged(attempted, took, now) {
+            let upstream = plan.upstream.upstream.name();
+            tracing::warn!(%upstream, state = phase.as_str(), "the circuit breaker changed its state");
+        }
+        way.metrics.attempted(attempted.outcome, took);
         let endpoint = Arc::clone(&way.endpoint.address);
-        self.exchange.attempts.push(AttemptRecord { endpoint, outcome, took });
+        self.exchange.attempts.push(AttemptRecord { endpoint, outcome: attempted.outcome, took });
+        (attempted, way, in_flight, guard, end)
     }
 
     /// Keeps an answer that may be the last one; the connection of the one before goes back to the pool, if its body
@@ -309,6 +252,9 @@ impl<'a> Run<'a> {
 
     /// Waits between two attempts, as long as the client is there and its time is not over.
     async fn pause(&mut self, wait: Duration, plan: &Plan<'a>) -> Result<(), Interruption> {
+        if wait.is_zero() {
+            return Ok(());
+        }
         let clock = &self.ground.gateway.clock;
         let until = clock.now().after(wait);
         let (down, timer) = (&mut self.down, &mut *self.timer);
@@ -324,10 +270,6 @@ impl<'a> Run<'a> {
             }
         })
         .await
-    }
-
-    fn decided(&mut self, policy: PolicyName, verdict: Verdict, reason: &'static str) {
-        self.exchange.decisions.push(Decision { policy, verdict, reason: reason.into() });
     }
 
     fn upload(&self, plan: &Plan<'_>, body_done: bool) -> Upload {
@@ -437,5 +379,20 @@ impl<'a> Run<'a> {
         };
         self.exchange.fallback = None;
         self.refuse_on(Some(route), rejection).await
+    }
+}
+
+/// What an attempt's end says of the upstream. `client_s`: it was the client that was waited for.
+pub(super) fn attempted(end: &AttemptEnd, client_s: bool) -> Attempted {
+    match end {
+        AttemptEnd::Answered(_, received) => {
+            Attempted::answered(Outcome::Status(received.status()), received.headers())
+        }
+        AttemptEnd::Failed(attempted) => *attempted,
+        // Time that ran out while the upstream was waited for is the upstream's as well.
+        AttemptEnd::Interrupted(Interruption::Timeout(limit)) if !client_s => {
+            Attempted::failed(Outcome::Timeout(*limit))
+        }
+        AttemptEnd::Interrupted(_) => Attempted::failed(Outcome::ClientGone),
     }
 }

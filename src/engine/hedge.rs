@@ -11,16 +11,17 @@ use smallvec::SmallVec;
 
 use super::attempt::{AttemptEnd, AttemptLimits, Way, attempt_alone};
 use super::downstream::Downstream;
-use super::forward::Tryout;
+use super::forward::{Tryout, attempted};
 use super::relay::Interruption;
 use super::serve::Ground;
 use super::timer::Timer;
 use super::upstream_session::UpstreamHead;
 use crate::model::outcome::Outcome;
 use crate::pipeline::attempt::Plan;
-use crate::pipeline::judge::{Attempted, has_failed};
+use crate::pipeline::judge::has_failed;
+use crate::pipeline::pursuit::{Attempt, Cue, Guard, NoHedge, hedge};
 use crate::telemetry::metrics::UpstreamMetrics;
-use crate::upstream::{Allowance, Choice, Endpoint, Tried};
+use crate::upstream::{Endpoint, Tried};
 
 /// What both attempts share.
 pub(super) struct Race<'r, 'a> {
@@ -37,20 +38,20 @@ pub(super) struct Race<'r, 'a> {
 pub(super) struct Raced<'a> {
     /// The attempt to go on with: the first good one, else the last failed one.
     pub(super) winner: Tryout<'a>,
-    /// Whether a second one was started, and is the winner.
-    pub(super) hedged: bool,
-    pub(super) second_won: bool,
+    /// Whether the second one won; `None` when none was started.
+    pub(super) hedged: Option<bool>,
     /// The attempts beside it: where they went, how they ended, how long they took.
     pub(super) others: SmallVec<[(Arc<Endpoint>, Outcome, Duration); 1]>,
 }
 
 impl<'a> Race<'_, 'a> {
     /// Runs both to the first good answer. Ends early when the client goes away.
-    pub(super) async fn run(&self, endpoint: Arc<Endpoint>, down: &mut Downstream) -> Result<Raced<'a>, Interruption> {
+    pub(super) async fn run(&self, attempt: Attempt, down: &mut Downstream) -> Result<Raced<'a>, Interruption> {
         let began = self.ground.now();
         let started = OnceLock::new();
+        let Attempt { endpoint, guard, .. } = attempt;
         let first_endpoint = Arc::clone(&endpoint);
-        let mut first = pin!(self.one(endpoint));
+        let mut first = pin!(self.one(endpoint, guard));
         let mut second = pin!(self.second(Arc::clone(&first_endpoint), &started));
         let (mut first_done, mut second_done) = (false, false);
         let mut failed: Option<Tryout<'a>> = None;
@@ -78,13 +79,15 @@ impl<'a> Race<'_, 'a> {
         .await?;
         let mut others = SmallVec::new();
         let second_endpoint = started.get().cloned();
-        let hedged = second_endpoint.is_some();
+        let hedged = second_endpoint.is_some().then_some(second_won);
         match failed {
-            Some(tryout) => {
-                let outcome = outcome(&tryout.end);
+            Some(Tryout { way, in_flight, mut guard, end, began }) => {
+                let attempted = attempted(&end, false);
                 let now = self.ground.now();
-                tryout.in_flight.judged(outcome, now);
-                others.push((Arc::clone(&tryout.way.endpoint), outcome, now.since(tryout.began)));
+                let took = now.since(began);
+                in_flight.judged(attempted.outcome, now);
+                guard.judged(attempted, took, now);
+                others.push((way.endpoint, attempted.outcome, took));
             }
             None => {
                 let other = if second_won { Some(first_endpoint) } else { second_endpoint };
@@ -92,17 +95,17 @@ impl<'a> Race<'_, 'a> {
                 others.extend(other.map(|endpoint| (endpoint, Outcome::Superseded, took)));
             }
         }
-        Ok(Raced { winner, hedged, second_won, others })
+        Ok(Raced { winner, hedged, others })
     }
 
-    async fn one(&self, endpoint: Arc<Endpoint>) -> Tryout<'a> {
+    async fn one(&self, endpoint: Arc<Endpoint>, guard: Guard) -> Tryout<'a> {
         let mut timer = Timer::default();
         let began = self.ground.now();
         let in_flight = endpoint.begin(began);
         let way = Way::new(self.plan.upstream, endpoint, self.metrics, false);
         let head = UpstreamHead::of(self.plan, self.target, way.endpoint.scheme);
         let end = attempt_alone(self.ground, &way, &head, AttemptLimits::of(self.plan), &mut timer).await;
-        Tryout { way, in_flight, end, began }
+        Tryout { way, in_flight, guard, end, began }
     }
 
     /// The second attempt, once the first has taken long: on another endpoint, paid out of the budget of retries.
@@ -113,35 +116,26 @@ impl<'a> Race<'_, 'a> {
         poll_fn(|cx: &mut Context<'_>| timer.poll_until(cx, clock, until)).await;
         let mut tried = Tried::default();
         tried.add(&first);
-        let upstream = &self.plan.upstream.upstream;
-        let random = self.ground.worker.random_word();
-        let endpoint = upstream.choose(&Choice { random, hash: self.plan.hash, now: clock.now(), tried: &tried })?;
-        let (share, floor) = self.plan.retry?.budget();
-        if !upstream.demand().budget.withdraw(Allowance { share, floor }, clock.now()) {
-            self.metrics.retry_denied();
-            return None;
+        let cue = Cue { now: clock.now(), random: self.ground.worker.random_word(), can_restart: true };
+        match hedge(self.plan, &tried, cue) {
+            Ok((endpoint, guard)) => {
+                let _ = started.set(Arc::clone(&endpoint));
+                Some(self.one(endpoint, guard).await)
+            }
+            Err(NoHedge::Budget) => {
+                self.metrics.retry_denied();
+                None
+            }
+            Err(NoHedge::Unavailable) => None,
         }
-        let _ = started.set(Arc::clone(&endpoint));
-        Some(self.one(endpoint).await)
     }
 
     fn is_good(&self, tryout: &Tryout<'_>) -> bool {
         match &tryout.end {
-            AttemptEnd::Answered(_, received) => {
-                let attempted = Attempted::answered(Outcome::Status(received.status()), received.headers());
-                !has_failed(attempted, self.plan.retry)
-            }
+            AttemptEnd::Answered(..) => !has_failed(attempted(&tryout.end, false), self.plan.retry),
             AttemptEnd::Failed(_) => false,
             // The exchange's own time is over: nothing that may still come is of use.
             AttemptEnd::Interrupted(_) => true,
         }
-    }
-}
-
-fn outcome(end: &AttemptEnd) -> Outcome {
-    match end {
-        AttemptEnd::Answered(_, received) => Outcome::Status(received.status()),
-        AttemptEnd::Failed(attempted) => attempted.outcome,
-        AttemptEnd::Interrupted(_) => Outcome::ClientGone,
     }
 }

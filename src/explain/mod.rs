@@ -7,6 +7,7 @@
 
 mod fields;
 mod report;
+mod state;
 mod text;
 mod walk;
 
@@ -15,9 +16,11 @@ use std::net::IpAddr;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
 pub use self::report::{
-    Body, Candidate, Change, Choice, Compared, Decided, Ending, Field, Limit, Listener, Missed, Refusal, Report,
-    Request, Response, Route, RunnerUp, Share, Stage, Upstream, UpstreamRequest,
+    AttemptShown, Body, Candidate, Change, Choice, Compared, Decided, Ending, Field, Limit, Listener, Missed, Refusal,
+    Report, Request, Response, Route, RunnerUp, Share, Stage, Upstream, UpstreamRequest,
 };
+pub use self::state::{Condition, State};
+use crate::model::clock::Instant;
 use crate::snapshot::Snapshot;
 
 /// A request, and what its upstream would answer.
@@ -37,6 +40,8 @@ pub struct Question {
     pub tls: bool,
     /// What the upstream would answer.
     pub response: Supposed,
+    /// States that upstreams are supposed to be in.
+    pub states: Vec<State>,
 }
 
 /// What an upstream is supposed to answer.
@@ -50,8 +55,11 @@ pub struct Supposed {
     pub length: Option<u64>,
 }
 
-/// Says what `snapshot` does with a request.
+/// Says what `snapshot` does with a request. The snapshot is put into the supposed states, so it is of no use after it.
 #[must_use]
-pub fn explain(snapshot: &Snapshot, question: &Question) -> Report {
-    walk::walk(snapshot, question)
+pub fn explain(mut snapshot: Snapshot, question: &Question) -> Report {
+    let (held, notes) = state::suppose(&mut snapshot, &question.states, Instant::default());
+    let report = walk::walk(&snapshot, question, notes);
+    drop(held);
+    report
 }

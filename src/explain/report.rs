@@ -19,6 +19,8 @@ pub struct Report {
     pub upstream: Option<Upstream>,
     /// What goes there.
     pub upstream_request: Option<UpstreamRequest>,
+    /// The attempts, with the ends that are supposed of them.
+    pub attempts: Vec<AttemptShown>,
     /// Why it was refused.
     pub refusal: Option<Refusal>,
     /// What the client gets.
@@ -121,6 +123,12 @@ pub enum Stage {
     Admit,
     /// Where it goes, and with what.
     Attempt,
+    /// Whether the upstream may be asked now.
+    Shed,
+    /// What follows an attempt.
+    Judge,
+    /// What stands in, and what the client is told.
+    Fail,
     /// The body on its way.
     Body,
     /// What of the response reaches the client.
@@ -136,6 +144,9 @@ impl Stage {
             Self::Route => "route",
             Self::Admit => "admit",
             Self::Attempt => "attempt",
+            Self::Shed => "shed",
+            Self::Judge => "judge",
+            Self::Fail => "fail",
             Self::Body => "body",
             Self::Respond => "respond",
         }
@@ -166,6 +177,17 @@ pub struct Limit {
     pub value: String,
     /// Where it is written.
     pub origin: String,
+}
+
+/// One attempt, as it is supposed to go.
+#[derive(Debug, Clone, Serialize)]
+pub struct AttemptShown {
+    /// The upstream.
+    pub upstream: String,
+    /// How it ends: a status, or `connect`, `reset`, `timeout`, `invalid`.
+    pub outcome: String,
+    /// What follows.
+    pub then: String,
 }
 
 /// Where a request goes.

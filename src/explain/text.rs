@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::report::{
-    Body, Change, Compared, Decided, Ending, Limit, Missed, Report, Request, Response, Route, Upstream,
+    AttemptShown, Body, Change, Compared, Decided, Ending, Limit, Missed, Report, Request, Response, Route, Upstream,
 };
 
 impl Display for Report {
@@ -25,6 +25,12 @@ impl Display for Report {
             writeln!(f, "    {} {}", sent.method, sent.target)?;
             writeln!(f, "    host: {}", sent.host)?;
             fields(f, &sent.fields, true)?;
+        }
+        if self.attempts.len() > 1 || self.attempts.iter().any(|attempt| attempt.outcome != "200") {
+            f.write_str("\nattempts\n")?;
+            for AttemptShown { upstream, outcome, then } in &self.attempts {
+                writeln!(f, "  {upstream:<8} {outcome:<8} {then}")?;
+            }
         }
         if let Some(refusal) = &self.refusal {
             let by = refusal.policy.map_or_else(String::new, |policy| format!(" by {policy}"));

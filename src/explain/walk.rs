@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -12,22 +13,26 @@ use http::{HeaderMap, StatusCode, Uri, Version};
 use super::Question;
 use super::fields::{compare, without_credentials};
 use super::report::{
-    Body, Candidate, Choice, Decided, Ending, Limit, Missed, Refusal, Report, Request, Response, Route as RouteShown,
-    RunnerUp, Share, Stage, Upstream as UpstreamShown, UpstreamRequest,
+    AttemptShown, Body, Candidate, Choice, Decided, Ending, Limit, Missed, Refusal, Report, Request, Response,
+    Route as RouteShown, RunnerUp, Share, Stage, Upstream as UpstreamShown, UpstreamRequest,
 };
+use super::state;
 use crate::model::answer::Answer;
 use crate::model::clock::Instant;
 use crate::model::deadline::Limit as DeadlineLimit;
 use crate::model::ids::RouteName;
 use crate::model::listener::{Limits, Protocol};
+use crate::model::outcome::Outcome;
 use crate::model::request::RequestView;
 use crate::model::response::{BodyLength, ResponseHead};
 use crate::model::source::Origin;
-use crate::model::units::Period;
-use crate::model::verdict::{Rejection, Verdict};
+use crate::model::units::{ByteSize, Period};
+use crate::model::verdict::{PolicyName, Rejection, Verdict};
 use crate::pipeline::admit::{Admission, admit};
 use crate::pipeline::attempt::{Plan, plan};
 use crate::pipeline::exchange::{Exchange, Peer};
+use crate::pipeline::judge::Attempted;
+use crate::pipeline::pursuit::{Attempt, Cue, Move, Pursuit, Sequel};
 use crate::pipeline::receive::{Facts, receive};
 use crate::pipeline::route::{asked_for, route};
 use crate::pipeline::{body, fail, respond};
@@ -39,8 +44,27 @@ use crate::upstream::{self, Balance, DEMO, Tried};
 /// Bits where the engine takes random ones: the same question gets the same answer.
 const NOT_RANDOM: u64 = 0;
 
+/// Names that only a resolver can tell the address of get one that nobody has (RFC 5737), so that attempts can be
+/// supposed.
+fn suppose_resolved(upstream: &upstream::Upstream) {
+    let roster = upstream.roster();
+    if roster.endpoints().as_slice().is_empty() {
+        let names: Vec<_> = roster.names().cloned().collect();
+        for name in names {
+            roster.publish(&name, &[Ipv4Addr::new(192, 0, 2, 1).into()]);
+        }
+    }
+}
+
+fn outcome_text(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Status(status) => status.as_u16().to_string(),
+        other => other.as_str().to_owned(),
+    }
+}
+
 /// Asks every stage in its turn.
-pub(super) fn walk(snapshot: &Snapshot, question: &Question) -> Report {
+pub(super) fn walk(snapshot: &Snapshot, question: &Question, notes: Vec<String>) -> Report {
     let listener = listener(snapshot, question);
     let peer = SocketAddr::new(question.client, 50_000);
     let facts = Facts {
@@ -52,7 +76,8 @@ pub(super) fn walk(snapshot: &Snapshot, question: &Question) -> Report {
         random: 0,
     };
     let (exchange, refusal) = receive(snapshot, &facts, head(question, listener), None);
-    let mut walk = Walk { snapshot, question, exchange, seen: 0, listener, written: Written::default() };
+    let written = Written { notes, ..Written::default() };
+    let mut walk = Walk { snapshot, question, exchange, seen: 0, listener, written };
     walk.limits_of_listener();
     let response = match refusal {
         Some(rejection) => walk.refuse(Stage::Receive, None, &rejection),
@@ -114,11 +139,12 @@ struct Written {
     limits: Vec<Limit>,
     upstream: Option<UpstreamShown>,
     upstream_request: Option<UpstreamRequest>,
+    attempts: Vec<AttemptShown>,
     refusal: Option<Refusal>,
     notes: Vec<String>,
 }
 
-impl Walk<'_> {
+impl<'s> Walk<'s> {
     fn decide(&mut self) -> Response {
         let snapshot = self.snapshot;
         self.say(Stage::Receive, None, "allow", "host and path have one reading", None);
@@ -141,7 +167,7 @@ impl Walk<'_> {
         }
     }
 
-    fn forward(&mut self, route: &Route) -> Response {
+    fn forward(&mut self, route: &'s Route) -> Response {
         let has_body = self.exchange.headers.contains_key(TRANSFER_ENCODING)
             || self.exchange.declared_length().is_some_and(|length| length > 0);
         let planned = plan(self.snapshot, route, &mut self.exchange, !has_body, NOT_RANDOM);
@@ -160,17 +186,103 @@ impl Walk<'_> {
             self.record(Stage::Body, Some(route));
             return self.refuse(Stage::Body, Some(route), &rejection);
         }
-        let response = self.respond(route, &plan);
+        let response = self.pursue(route, plan);
         body::received(&mut self.exchange);
         self.record(Stage::Body, Some(route));
         response
     }
 
+    /// The attempts, with the ends that are supposed of them. Waits pass at once on the clock of the explanation.
+    fn pursue(&mut self, route: &'s Route, mut plan: Plan<'s>) -> Response {
+        let mut now = self.exchange.started;
+        let mut pursuit = Pursuit::default();
+        let mut last_answer = None;
+        loop {
+            let upstream = &plan.upstream.upstream;
+            let (name, is_own) = (upstream.name().as_str(), self.exchange.fallback.is_none());
+            let none = state::has_no_endpoint(&self.question.states, name, is_own);
+            if !none {
+                suppose_resolved(upstream);
+            }
+            if !none && upstream.roster().endpoints().as_slice().is_empty() {
+                // The demo app, which has an address only while the gateway runs.
+                return self.respond(route, &plan, None);
+            }
+            let cue = Cue { now, random: u64::MAX, can_restart: self.can_restart(&plan) };
+            let attempt = match pursuit.next(&mut plan, self.snapshot, &mut self.exchange, cue) {
+                Move::Attempt(attempt) => attempt,
+                Move::Queue(queued) => {
+                    now = queued.ticket.deadline();
+                    self.record(Stage::Shed, Some(route));
+                    pursuit.turned_away(&mut self.exchange, &plan, queued);
+                    continue;
+                }
+                Move::Answer(answer) => {
+                    self.record(Stage::Judge, Some(route));
+                    return self.answer(route, answer.clone());
+                }
+                Move::End(rejection) => {
+                    self.record(Stage::Judge, Some(route));
+                    return match last_answer {
+                        Some(status) => self.respond(route, &plan, Some(status)),
+                        None => self.refuse(Stage::Fail, Some(route), &rejection),
+                    };
+                }
+            };
+            self.record(Stage::Shed, Some(route));
+            let Attempt { endpoint, mut guard, .. } = attempt;
+            let attempted = self.supposed_attempt(&plan);
+            guard.judged(attempted, Duration::ZERO, now);
+            let sequel = pursuit.judge(&plan, &mut self.exchange, &endpoint, attempted, cue);
+            self.record(Stage::Judge, Some(route));
+            let again = match sequel {
+                Sequel::Accept => None,
+                Sequel::Next(wait) => Some(wait),
+            };
+            self.written.attempts.push(AttemptShown {
+                upstream: plan.upstream.upstream.name().to_string(),
+                outcome: outcome_text(attempted.outcome),
+                then: match again {
+                    None => "its answer is taken".to_owned(),
+                    Some(wait) if wait.is_zero() => "it has failed for good".to_owned(),
+                    Some(wait) => format!("again after at most {}", Period(wait)),
+                },
+            });
+            if let Outcome::Status(status) = attempted.outcome {
+                last_answer = Some(status);
+            }
+            match again {
+                None => return self.respond(route, &plan, last_answer),
+                Some(wait) => now = now.after(wait),
+            }
+        }
+    }
+
+    fn can_restart(&self, plan: &Plan<'_>) -> bool {
+        let length = self.question.body.or(self.exchange.declared_length()).unwrap_or(0);
+        length <= u64::try_from(plan.keep).unwrap_or(u64::MAX)
+    }
+
+    fn supposed_attempt(&self, plan: &Plan<'_>) -> Attempted {
+        let name = plan.upstream.upstream.name().as_str();
+        let is_own = self.exchange.fallback.is_none();
+        let default = self.question.response.status.unwrap_or(if plan.upgrade {
+            StatusCode::SWITCHING_PROTOCOLS
+        } else {
+            StatusCode::OK
+        });
+        match state::supposed_outcome(&self.question.states, name, is_own) {
+            None => Attempted::answered(Outcome::Status(default), &self.question.response.headers),
+            Some(Outcome::Connect) => Attempted { unprocessed: true, ..Attempted::failed(Outcome::Connect) },
+            Some(outcome) => Attempted::answered(outcome, &self.question.response.headers),
+        }
+    }
+
     /// The upstream's supposed response on its way to the client.
-    fn respond(&mut self, route: &Route, plan: &Plan<'_>) -> Response {
+    fn respond(&mut self, route: &Route, plan: &Plan<'_>, answered: Option<StatusCode>) -> Response {
         let upgraded_by_default = if plan.upgrade { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
         let supposed = &self.question.response;
-        let status = supposed.status.unwrap_or(upgraded_by_default);
+        let status = answered.or(supposed.status).unwrap_or(upgraded_by_default);
         let mut before = supposed.headers.clone();
         let upgraded = status == StatusCode::SWITCHING_PROTOCOLS;
         if !upgraded && !before.contains_key(CONTENT_TYPE) {
@@ -246,9 +358,20 @@ impl Walk<'_> {
     /// Writes down what policies have decided since the last time.
     fn record(&mut self, stage: Stage, route: Option<&Route>) {
         let new = self.exchange.decisions.iter().skip(self.seen);
+        let asked = self.exchange.upstream.as_ref();
+        let mut upstreams = self.snapshot.upstreams.iter().map(|entry| &entry.upstream);
+        let upstream = upstreams.find(|upstream| Some(upstream.name()) == asked);
+        let upstream = upstream.map(|upstream| upstream.origin().to_string());
         for decision in new {
             let mut origins = route.into_iter().flat_map(|route| route.policies.origins());
             let origin = origins.find(|(policy, _)| *policy == decision.policy).map(|(_, origin)| origin.to_string());
+            let (stage, origin) = match decision.policy {
+                // Settings of the upstream, not of the route.
+                PolicyName::Breaker | PolicyName::Concurrency | PolicyName::Health => (Stage::Shed, upstream.clone()),
+                PolicyName::Retry => (Stage::Judge, origin),
+                PolicyName::Fallback => (Stage::Fail, origin),
+                _ => (stage, origin),
+            };
             self.written.decisions.push(Decided {
                 stage,
                 policy: Some(decision.policy.as_str()),
@@ -310,11 +433,26 @@ impl Walk<'_> {
         }
         self.limit("timeout.attempt", Period(attempt), origin);
         self.limit("timeout.idle", Period(idle), origin);
+        self.limits_of_retries(route, plan);
         let connect = plan.upstream.upstream.settings().connect_timeout;
         let is_default = connect == upstream::Settings::default().connect_timeout;
         let written = Origin::default();
         let origin = if is_default { &written } else { plan.upstream.upstream.origin() };
         self.limit("upstream.connect_timeout", Period(connect), origin);
+    }
+
+    fn limits_of_retries(&mut self, route: &Route, plan: &Plan<'_>) {
+        let Some((retry, slot)) = plan.retry.zip(route.policies.retry.as_ref()) else { return };
+        let origin = &slot.origin;
+        let on: Vec<String> = retry.conditions().map(|condition| condition.to_string()).collect();
+        let (share, floor) = retry.budget();
+        self.limit("retry.attempts", retry.attempts(), origin);
+        self.limit("retry.on", on.join(", "), origin);
+        self.limit("retry.buffer", ByteSize(retry.buffer()), origin);
+        self.limit("retry.budget", format!("{}% and {floor}/s", share * 100.0), origin);
+        if let Some((hedge, slot)) = plan.hedge.zip(route.policies.hedge.as_ref()) {
+            self.limit("hedge.after", hedge.after(), &slot.origin);
+        }
     }
 
     fn show_routing(&mut self) {
@@ -441,7 +579,8 @@ impl Walk<'_> {
 
     fn into_report(self, response: Response) -> Report {
         let Self { exchange, listener, written, question, .. } = self;
-        let Written { route, near_misses, decisions, limits, upstream, upstream_request, refusal, notes } = written;
+        let Written { route, near_misses, decisions, limits, upstream, upstream_request, attempts, refusal, notes } =
+            written;
         let as_received = exchange.uri.path();
         let request = Request {
             method: exchange.method.to_string(),
@@ -465,7 +604,19 @@ impl Walk<'_> {
                 origin: origin.to_string(),
             }),
         };
-        Report { request, route, near_misses, decisions, limits, upstream, upstream_request, refusal, response, notes }
+        Report {
+            request,
+            route,
+            near_misses,
+            decisions,
+            limits,
+            upstream,
+            upstream_request,
+            attempts,
+            refusal,
+            response,
+            notes,
+        }
     }
 }
 

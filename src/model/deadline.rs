@@ -19,6 +19,8 @@ pub enum Limit {
     Stream,
     /// The client's `grpc-timeout`.
     Grpc,
+    /// `concurrency.queue_timeout` of the upstream.
+    Queue,
 }
 
 impl Limit {
@@ -38,6 +40,7 @@ impl Limit {
             Self::Connect => "connect_timeout",
             Self::Stream => "timeout.stream",
             Self::Grpc => "grpc-timeout",
+            Self::Queue => "concurrency.queue_timeout",
         }
     }
 }

@@ -77,6 +77,12 @@ impl fmt::Display for GrpcCode {
 }
 
 impl GrpcCode {
+    /// Whether it speaks against the server that said it, and not against the call.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Self::Unknown | Self::DeadlineExceeded | Self::Internal | Self::Unavailable)
+    }
+
     /// The number on the wire.
     #[must_use]
     pub const fn number(self) -> u8 {

@@ -48,6 +48,17 @@ impl Shed {
     /// Every reason.
     pub const ALL: [Self; 4] = [Self::BreakerOpen, Self::QueueFull, Self::ExpectedWait, Self::QueueTimeout];
 
+    /// In words, for decisions.
+    #[must_use]
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::BreakerOpen => "the breaker lets nothing pass now",
+            Self::QueueFull => "the limit is reached, and so is the bound of its queue",
+            Self::ExpectedWait => "the wait in the queue would be longer than the request may wait",
+            Self::QueueTimeout => "its turn did not come within queue_timeout",
+        }
+    }
+
     /// The label in metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

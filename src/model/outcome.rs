@@ -1,9 +1,9 @@
 //! How an attempt at an upstream ended, classified once, so that retries, breakers, health and logs agree.
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::deadline::Limit;
-use super::grpc::{self, GrpcCode};
+use super::grpc::GrpcCode;
 
 /// The end of one attempt, or its response head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,28 +59,24 @@ impl Outcome {
         }
     }
 
-    /// Whether it speaks for the upstream or against it; `None` when it says nothing of the upstream.
+    /// Whether it speaks for the upstream or against it; `None` when it says nothing of the upstream. `grpc`: the gRPC
+    /// status in the head of the response, where there is one; a status that comes in trailers is not seen here.
     ///
-    /// Against it: no connection, a reset, what is not HTTP, a limit that was over, and the statuses 500, 502, 503 and
-    /// 504. Neither a 4xx, which is the client's, nor 501 and 505, which are what the upstream always answers to such a
-    /// request, nor any other status. A limit of the whole exchange says nothing: it also measures the client, who may
-    /// upload slowly or ask for next to no time (`grpc-timeout`), and must not have an upstream taken for a failing one.
+    /// Against it: no connection, a reset, what is not HTTP, a limit of the operator's that was over, the statuses 500,
+    /// 502, 503 and 504, and the gRPC statuses UNKNOWN, DEADLINE_EXCEEDED, INTERNAL and UNAVAILABLE. Neither a 4xx, which
+    /// is the client's, nor 501 and 505, which are what the upstream always answers to such a request, nor any other
+    /// status. The client's own `grpc-timeout` says nothing: nobody must be able to have an upstream taken for a failing
+    /// one.
     #[must_use]
-    pub fn success(self) -> Option<bool> {
+    pub fn success(self, grpc: Option<GrpcCode>) -> Option<bool> {
         match self {
-            Self::Status(status) => Some(!matches!(status.as_u16(), 500 | 502 | 503 | 504)),
-            Self::Timeout(limit) if limit.ends_exchange() => None,
-            Self::ClientGone | Self::Superseded => None,
+            Self::Status(status) => {
+                let harmed = matches!(status.as_u16(), 500 | 502 | 503 | 504) || grpc.is_some_and(GrpcCode::is_failure);
+                Some(!harmed)
+            }
+            Self::ClientGone | Self::Superseded | Self::Timeout(Limit::Grpc | Limit::Stream | Limit::Queue) => None,
             Self::Connect | Self::Reset | Self::Invalid | Self::Timeout(_) => Some(false),
         }
-    }
-
-    /// Like [`Outcome::success`] of a response with these fields: a gRPC response without messages, which carries its
-    /// status in the head, counts against the upstream by UNKNOWN, DEADLINE_EXCEEDED, INTERNAL and UNAVAILABLE. A
-    /// status that comes in trailers is not seen here.
-    #[must_use]
-    pub fn success_with(self, headers: &HeaderMap) -> Option<bool> {
-        self.success().map(|success| success && !is_grpc_failure(headers))
     }
 
     /// Every label.
@@ -121,12 +117,6 @@ impl StandIn {
             Self::Status => "status",
         }
     }
-}
-
-fn is_grpc_failure(headers: &HeaderMap) -> bool {
-    use GrpcCode::{DeadlineExceeded, Internal, Unavailable, Unknown};
-    let code = GrpcCode::of_head(headers).filter(|_| grpc::is_grpc(headers));
-    matches!(code, Some(Unknown | DeadlineExceeded | Internal | Unavailable))
 }
 
 /// Why an exchange ended before its response was complete.
@@ -175,46 +165,34 @@ impl Termination {
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_what_is_the_upstreams_fault_counts_against_it() {
-        for status in [100, 200, 302, 400, 404, 408, 429, 499, 501, 505, 507, 599] {
-            let status = StatusCode::from_u16(status).expect("three digits");
-            assert_eq!(Outcome::Status(status).success(), Some(true), "{status}");
-        }
-        for status in [500, 502, 503, 504] {
-            let status = StatusCode::from_u16(status).expect("three digits");
-            assert_eq!(Outcome::Status(status).success(), Some(false), "{status}");
-        }
-        for outcome in [Outcome::Connect, Outcome::Reset, Outcome::Invalid] {
-            assert_eq!(outcome.success(), Some(false), "{outcome:?}");
-        }
-        for limit in [Limit::Attempt, Limit::Idle, Limit::Connect] {
-            assert_eq!(Outcome::Timeout(limit).success(), Some(false), "{limit:?}");
-        }
-        for limit in [Limit::Request, Limit::Stream, Limit::Grpc] {
-            assert_eq!(Outcome::Timeout(limit).success(), None, "{limit:?}");
-        }
-        assert_eq!((Outcome::ClientGone.success(), Outcome::Superseded.success()), (None, None));
-    }
-
     #[track_caller]
-    fn check(content_type: &'static str, grpc_status: &'static str, success: bool) {
-        let mut headers = HeaderMap::new();
-        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
-        headers.insert("grpc-status", http::HeaderValue::from_static(grpc_status));
-        assert_eq!(Outcome::Status(StatusCode::OK).success_with(&headers), Some(success), "{grpc_status}");
-        assert_eq!(Outcome::Status(StatusCode::BAD_GATEWAY).success_with(&headers), Some(false));
-        assert_eq!(Outcome::ClientGone.success_with(&headers), None);
+    fn check(outcome: Outcome, grpc: Option<GrpcCode>, success: Option<bool>) {
+        assert_eq!(outcome.success(grpc), success, "{outcome:?} {grpc:?}");
     }
 
     #[test]
-    fn a_grpc_status_in_the_head_counts() {
-        for status in ["2", "4", "13", "14"] {
-            check("application/grpc+proto", status, false);
+    fn each_outcome_speaks_for_the_upstream_against_it_or_not_at_all() {
+        let status = |code| Outcome::Status(StatusCode::from_u16(code).expect("three digits"));
+        for against in [500, 502, 503, 504] {
+            check(status(against), None, Some(false));
         }
-        for status in ["0", "1", "3", "5", "7", "8", "12", "16", "99", "x"] {
-            check("application/grpc", status, true);
+        for fine in [101, 200, 304, 400, 404, 429, 499, 501, 505, 599] {
+            check(status(fine), None, Some(true));
         }
-        check("text/plain", "14", true);
+        for against in [Outcome::Connect, Outcome::Reset, Outcome::Invalid] {
+            check(against, None, Some(false));
+        }
+        for limit in [Limit::Attempt, Limit::Idle, Limit::Connect, Limit::Request] {
+            check(Outcome::Timeout(limit), None, Some(false));
+        }
+        for silent in [Outcome::ClientGone, Outcome::Superseded, Outcome::Timeout(Limit::Grpc)] {
+            check(silent, None, None);
+        }
+        for against in [GrpcCode::Unknown, GrpcCode::DeadlineExceeded, GrpcCode::Internal, GrpcCode::Unavailable] {
+            check(status(200), Some(against), Some(false));
+        }
+        for fine in [GrpcCode::Ok, GrpcCode::NotFound, GrpcCode::ResourceExhausted, GrpcCode::Cancelled] {
+            check(status(200), Some(fine), Some(true));
+        }
     }
 }

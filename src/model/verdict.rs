@@ -31,6 +31,9 @@ pub enum Code {
     UpstreamUnreachable,
     /// The upstream's answer was not HTTP.
     UpstreamInvalid,
+    /// The upstream's own answer was a failure that `retry.on` names. Clients see that answer; this code only says what a
+    /// fallback stood in for.
+    UpstreamError,
     /// No endpoint to try: names not resolved, or none in the upstream.
     NoHealthyEndpoint,
     /// The upstream's circuit breaker is open.
@@ -47,7 +50,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for the reference and for metrics that start at zero.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadRequest,
         Self::Forbidden,
         Self::NoRoute,
@@ -59,6 +62,7 @@ impl Code {
         Self::ExpectationFailed,
         Self::UpstreamUnreachable,
         Self::UpstreamInvalid,
+        Self::UpstreamError,
         Self::NoHealthyEndpoint,
         Self::BreakerOpen,
         Self::Overloaded,
@@ -129,6 +133,9 @@ impl Code {
             Self::UpstreamInvalid => {
                 ("upstream_invalid", StatusCode::BAD_GATEWAY, "Upstream answered nonsense", "http_protocol_error")
             }
+            Self::UpstreamError => {
+                ("upstream_error", StatusCode::BAD_GATEWAY, "Upstream failed", "destination_unavailable")
+            }
             Self::NoHealthyEndpoint => (
                 "no_healthy_endpoint",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -179,7 +186,8 @@ impl Rejection {
     }
 }
 
-/// The names of the policies, as they stand in the configuration, in metrics, logs and `explain`.
+/// The names of the policies, and of what guards an upstream, as they stand in the configuration, in metrics, logs and
+/// `explain`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyName {
@@ -207,11 +215,17 @@ pub enum PolicyName {
     Hedge,
     /// `fallback`
     Fallback,
+    /// `breaker` of the upstream
+    Breaker,
+    /// `concurrency` of the upstream
+    Concurrency,
+    /// `health_check` and `outlier` of the upstream: which of its endpoints may be tried
+    Health,
 }
 
 impl PolicyName {
     /// Every policy in the order of the stages that run them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Access,
         Self::Cors,
         Self::Validate,
@@ -224,6 +238,9 @@ impl PolicyName {
         Self::Retry,
         Self::Hedge,
         Self::Fallback,
+        Self::Breaker,
+        Self::Concurrency,
+        Self::Health,
     ];
 
     /// The key in the configuration.
@@ -242,6 +259,9 @@ impl PolicyName {
             Self::Retry => "retry",
             Self::Hedge => "hedge",
             Self::Fallback => "fallback",
+            Self::Breaker => "breaker",
+            Self::Concurrency => "concurrency",
+            Self::Health => "health",
         }
     }
 }

@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use smallvec::SmallVec;
 
 use crate::model::clock::Instant;
+use crate::model::guard::Shed;
 use crate::model::ids::{RouteName, UpstreamName};
 use crate::model::outcome::{Outcome, StandIn, Termination};
 use crate::model::request::{RequestView, Scheme};
@@ -75,6 +76,8 @@ pub struct Exchange {
     pub attempts: SmallVec<[AttemptRecord; 2]>,
     /// The upstream that answered, or was tried last.
     pub upstream: Option<UpstreamName>,
+    /// What was decided at upstreams beside their attempts, each with the upstream's index.
+    pub events: SmallVec<[(usize, UpstreamEvent); 2]>,
     /// What stood in for the upstream, and the code that the client would have got without it.
     pub fallback: Option<(StandIn, Code)>,
     /// The status that the client saw; `None` when it saw none.
@@ -85,6 +88,17 @@ pub struct Exchange {
     pub body_out: u64,
     /// How it ended, when not by its own end.
     pub termination: Option<Termination>,
+}
+
+/// What is counted of an upstream beside its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamEvent {
+    /// Its breaker or its concurrency limit refused.
+    Shed(Shed),
+    /// A failed attempt is made again.
+    Retried,
+    /// A retry was left out because the budget was spent.
+    RetryDenied,
 }
 
 /// A string in canonical form.

@@ -203,7 +203,8 @@ pub fn rejection(outcome: Outcome) -> Rejection {
         Outcome::Reset | Outcome::ClientGone | Outcome::Superseded => {
             (Code::UpstreamUnreachable, "the upstream closed the connection before it answered")
         }
-        Outcome::Invalid | Outcome::Status(_) => (Code::UpstreamInvalid, "the upstream's answer is not valid HTTP"),
+        Outcome::Invalid => (Code::UpstreamInvalid, "the upstream's answer is not valid HTTP"),
+        Outcome::Status(_) => (Code::UpstreamError, "the upstream answered with a failure"),
         Outcome::Timeout(limit) => return timeout(limit),
     };
     Rejection::new(code, detail)
@@ -219,6 +220,7 @@ pub fn timeout(limit: Limit) -> Rejection {
         Limit::Attempt => (Code::UpstreamTimeout, "timeout.attempt was over"),
         Limit::Idle => (Code::UpstreamTimeout, "timeout.idle was over"),
         Limit::Connect => (Code::UpstreamTimeout, "connect_timeout was over"),
+        Limit::Queue => (Code::Overloaded, "the request waited too long for its turn at the upstream"),
     };
     Rejection::new(code, detail)
 }

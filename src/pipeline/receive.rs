@@ -82,6 +82,7 @@ pub fn receive(
         rejection: None,
         attempts: SmallVec::new(),
         upstream: None,
+        events: SmallVec::new(),
         fallback: None,
         status: None,
         body_in: 0,

@@ -170,6 +170,17 @@ impl Upstream {
         &self.roster
     }
 
+    /// Puts the circuit breaker, if there is one, into `state`: for `explain`.
+    pub fn force_breaker(&mut self, state: breaker::BreakerState) {
+        self.breaker = self.breaker.as_ref().map(|breaker| Breaker::forced(breaker.rules().clone(), state));
+    }
+
+    /// Takes every endpoint away: for `explain`.
+    pub fn suppose_no_endpoint(&mut self) {
+        let balance = self.roster.balance().clone();
+        self.roster = Arc::new(Roster::new(self.name.clone(), Vec::new(), balance, None, false));
+    }
+
     /// What is asked of it as a whole.
     #[must_use]
     pub fn demand(&self) -> &Demand {

@@ -37,6 +37,8 @@ mod retries;
 #[cfg(test)]
 mod fallbacks;
 #[cfg(test)]
+mod guards;
+#[cfg(test)]
 mod routing;
 #[cfg(test)]
 mod slow_clients;

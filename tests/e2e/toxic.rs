@@ -111,9 +111,10 @@ async fn ask(client: &mut Option<Client>, address: std::net::SocketAddr, toxin: 
 }
 
 fn config(upstream: &str) -> String {
+    // Only silence has to wait for its limit; all else must be found out before a patient one.
     format!(
-        "[[route]]\nmatch = \"/*\"\nupstream = \"{upstream}\"\nretry = false\n\
-         timeout = {{ attempt = \"60ms\" }}\n"
+        "[defaults]\nretry = false\n[[route]]\nmatch = \"/*\"\nupstream = \"{upstream}\"\n\
+         [[route]]\nmatch = \"/silent\"\nupstream = \"{upstream}\"\ntimeout = {{ attempt = \"60ms\" }}\n"
     )
 }
 
