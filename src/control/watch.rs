@@ -9,14 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify_debouncer_full::notify::{self, EventKind, RecursiveMode};
-use notify_debouncer_full::{DebounceEventResult, DebouncedEvent, new_debouncer};
+use notify::{Event, EventKind, RecursiveMode, Watcher};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::supervisor::{Supervisor, Trigger};
 
-/// How long a burst of changes may go on before it is looked at.
+/// How long after a change it is looked at: a burst of changes is looked at once.
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// Watches until the supervisor's process ends. Failing to watch is said once; SIGHUP and the admin API still reload.
@@ -24,15 +23,17 @@ pub async fn watch(supervisor: Arc<Supervisor>) {
     let (events, mut changed) = mpsc::channel::<()>(1);
     let names = Arc::new(Mutex::new(BTreeSet::<OsString>::new()));
     let of_ours = Arc::clone(&names);
-    let notify = move |result: DebounceEventResult| {
+    let notify = move |result: notify::Result<Event>| {
         // A log that is written beside the configuration is none of ours, and neither is our own reading of it.
-        if result.map_or(true, |events| events.iter().any(|event| concerns(event, &of_ours.lock()))) {
+        if result.map_or(true, |event| concerns(&event, &of_ours.lock())) {
             // A full channel means that a look is due anyway.
             let _ = events.try_send(());
         }
     };
-    let mut debouncer = match new_debouncer(SETTLE, None, notify) {
-        Ok(debouncer) => debouncer,
+    // Bare events, and not ones that were merged: to a debouncer, a file that came and went in between is no event, but
+    // it may have been read meanwhile.
+    let mut watcher = match notify::recommended_watcher(notify) {
+        Ok(watcher) => watcher,
         Err(error) => {
             tracing::warn!(%error, "files are not watched: reload by SIGHUP or the admin API");
             return;
@@ -44,10 +45,10 @@ pub async fn watch(supervisor: Arc<Supervisor>) {
         let wanted = folders_of(files.iter());
         *names.lock() = names_of(&files);
         for gone in folders.difference(&wanted) {
-            let _ = debouncer.unwatch(gone);
+            let _ = watcher.unwatch(gone);
         }
         for new in wanted.difference(&folders) {
-            if let Err(error) = debouncer.watch(new, RecursiveMode::NonRecursive) {
+            if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
                 unwatched(new, &error);
             }
         }
@@ -61,12 +62,15 @@ pub async fn watch(supervisor: Arc<Supervisor>) {
         if changed.recv().await.is_none() {
             return;
         }
+        tokio::time::sleep(SETTLE).await;
+        // What came meanwhile is looked at now as well.
+        let _ = changed.try_recv();
     }
 }
 
 /// Whether an event is a change of something that is called like one of the files, like a link on the way to one, or like
 /// a configuration file that is new in a folder of them.
-fn concerns(event: &DebouncedEvent, names: &BTreeSet<OsString>) -> bool {
+fn concerns(event: &Event, names: &BTreeSet<OsString>) -> bool {
     let is_ours = |path: &PathBuf| {
         let extension = path.extension().and_then(|extension| extension.to_str());
         path.file_name().is_none_or(|name| names.contains(name))
