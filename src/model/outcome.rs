@@ -63,10 +63,10 @@ impl Outcome {
     /// status in the head of the response, where there is one; a status that comes in trailers is not seen here.
     ///
     /// Against it: no connection, a reset, what is not HTTP, a limit of the operator's that was over, the statuses 500,
-    /// 502, 503 and 504, and the gRPC statuses UNKNOWN, DEADLINE_EXCEEDED, INTERNAL and UNAVAILABLE. Neither a 4xx, which
-    /// is the client's, nor 501 and 505, which are what the upstream always answers to such a request, nor any other
-    /// status. The client's own `grpc-timeout` says nothing: nobody must be able to have an upstream taken for a failing
-    /// one.
+    /// 502, 503 and 504, and the gRPC statuses `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL` and `UNAVAILABLE`. Neither a
+    /// 4xx, which is the client's, nor 501 and 505, which are what the upstream always answers to such a request, nor any
+    /// other status. The client's own `grpc-timeout` says nothing: nobody must be able to have an upstream taken for a
+    /// failing one.
     #[must_use]
     pub fn success(self, grpc: Option<GrpcCode>) -> Option<bool> {
         match self {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::diagnostic::{Diagnostic, Diagnostics};
-use crate::model::source::Spanned;
+use crate::model::source::{SourceSpan, Spanned};
 use crate::model::units::{Percent, Period};
 
 /// Stops sending requests to an upstream that fails, until a few trial requests have succeeded.
@@ -17,10 +17,10 @@ use crate::model::units::{Percent, Period};
 /// again. Each attempt is a call of its own, judged at the head of its response.
 ///
 /// A call fails when no connection is made, when it is reset before its head, when the answer is not HTTP, when
-/// `connect_timeout`, `timeout.attempt` or `timeout.idle` is over before the head, and by the statuses 500, 502, 503 and
-/// 504 and the gRPC statuses UNKNOWN, DEADLINE_EXCEEDED, INTERNAL and UNAVAILABLE of a response without messages. No
-/// other status is a failure: not 4xx, not 501 or 505. A client that goes away counts as nothing, and so do
-/// `timeout.request`, `timeout.stream` and the client's `grpc-timeout`, which also measure the client.
+/// `connect_timeout`, `timeout.attempt`, `timeout.idle` or `timeout.request` is over before the head, and by the statuses
+/// 500, 502, 503 and 504 and the gRPC statuses `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL` and `UNAVAILABLE` of a response
+/// without messages. No other status is a failure: not 4xx, not 501 or 505. A client that goes away, or whose own body is
+/// waited for, counts as nothing, and so do `timeout.stream` and the client's `grpc-timeout`.
 ///
 /// The state belongs to the upstream and to this process; it is kept over a reload while these settings stay the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -61,7 +61,7 @@ impl Default for Config {
 }
 
 fn unwritten<T>(value: T) -> Spanned<T> {
-    Spanned { value, span: Default::default() }
+    Spanned { value, span: SourceSpan::default() }
 }
 
 /// When a breaker opens and closes.

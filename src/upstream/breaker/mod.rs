@@ -275,6 +275,7 @@ pub struct Pass {
 impl Pass {
     /// Tells how the attempt went: at the head of its response, or when it failed. `took` is the time since it began.
     /// Returns the phase that the breaker changed to by it, for the log.
+    #[expect(clippy::must_use_candidate, reason = "who writes no log does not ask for the phase")]
     pub fn judged(mut self, success: bool, took: Duration, now: Instant) -> Option<Phase> {
         self.holds_place = false;
         self.breaker.judge(self.generation, success, took, now)

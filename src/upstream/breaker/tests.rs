@@ -122,7 +122,7 @@ fn opens_when_too_many_calls_are_slow() {
     assert_eq!(bench.call(true, ms(2000)), Some(Phase::Open));
 
     let bench = Bench::new(rules());
-    bench.timed_calls(100, Duration::from_secs(60));
+    bench.timed_calls(100, Duration::from_mins(1));
     assert_eq!(bench.phase(), Phase::Closed, "no call is slow unless it is said from when");
 }
 
@@ -329,8 +329,8 @@ fn all_mistakes_are_reported_at_once() {
     let config = Config {
         failure_ratio: spanned(Percent::default()),
         min_requests: spanned(0),
-        window: zero.clone(),
-        open_for: zero.clone(),
+        window: zero,
+        open_for: zero,
         half_open_requests: spanned(0),
         slow_call: Some(zero),
         slow_call_ratio: Some(spanned(Percent::default())),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::model::clock::Instant;
 
-const BUCKETS: u64 = 10;
+const BUCKETS: usize = 10;
 
 /// How many calls there were in a stretch of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,12 +23,12 @@ pub(super) struct Window {
     /// Nanoseconds of a bucket, at least 1.
     width: u64,
     /// Each with the number of its stretch, counted from the clock's start.
-    buckets: [(u64, Counts); BUCKETS as usize],
+    buckets: [(u64, Counts); BUCKETS],
 }
 
 impl Window {
     pub(super) fn new(length: Duration) -> Self {
-        let width = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX) / BUCKETS;
+        let width = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX) / BUCKETS as u64;
         Self { width: width.max(1), buckets: Default::default() }
     }
 
@@ -39,16 +39,16 @@ impl Window {
     /// Counts a call and returns what the window holds.
     pub(super) fn record(&mut self, now: Instant, failed: bool, slow: bool) -> Counts {
         let stretch = now.as_nanos() / self.width;
-        let slot = usize::try_from(stretch % BUCKETS).unwrap_or_default();
-        if let Some((of, counts)) = self.buckets.get_mut(slot) {
+        let place = usize::try_from(stretch % BUCKETS as u64).unwrap_or_default();
+        if let Some((of, bucket)) = self.buckets.get_mut(place) {
             if *of < stretch {
-                (*of, *counts) = (stretch, Counts::default());
+                (*of, *bucket) = (stretch, Counts::default());
             }
             // a `now` that another thread read a whole window ago is told by nobody any more
             if *of == stretch {
-                counts.calls += 1;
-                counts.failures += u64::from(failed);
-                counts.slow += u64::from(slow);
+                bucket.calls += 1;
+                bucket.failures += u64::from(failed);
+                bucket.slow += u64::from(slow);
             }
         }
         self.sum(now)
@@ -58,7 +58,7 @@ impl Window {
     pub(super) fn sum(&self, now: Instant) -> Counts {
         let stretch = now.as_nanos() / self.width;
         let mut sum = Counts::default();
-        for (_, counts) in self.buckets.iter().filter(|(of, _)| stretch.saturating_sub(*of) < BUCKETS) {
+        for (_, counts) in self.buckets.iter().filter(|(of, _)| stretch.saturating_sub(*of) < BUCKETS as u64) {
             sum.calls += counts.calls;
             sum.failures += counts.failures;
             sum.slow += counts.slow;

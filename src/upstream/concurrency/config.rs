@@ -20,7 +20,7 @@ const MAX_QUEUE: u32 = 100_000;
 /// `{ limit = 200 }` is a fixed limit. `{ adaptive = true }` finds the limit of an app whose capacity nobody knows: it
 /// compares the time to the response head with that at a lower concurrency, which it measures every 30 seconds by
 /// lowering the limit for a few responses, and gives room while the app is no slower. A request holds its place from
-/// its attempt to the end of the response's body, so streams and WebSockets hold theirs for as long as they live.
+/// its attempt to the end of the response's body, so streams, WebSocket ones too, hold theirs for as long as they live.
 ///
 /// What finds no place waits in the queue, first come, first served, or is refused with 503 `overloaded` and
 /// `Retry-After` (or goes to the route's fallback): when the queue is full, when `queue_timeout` is over, and at once when
@@ -113,7 +113,9 @@ fn limit(config: &Config, span: SourceSpan, diagnostics: &mut Diagnostics) -> Op
         (None, true) => {
             let bounds = Bounds::default();
             for (name, bound) in [("concurrency.min", &config.min), ("concurrency.max", &config.max)] {
-                bound.iter().for_each(|bound| within(bound, name, diagnostics));
+                if let Some(bound) = bound {
+                    within(bound, name, diagnostics);
+                }
             }
             let value = |bound: &Option<Spanned<u32>>, or| bound.as_ref().map_or(or, |bound| bound.value);
             let bounds = Bounds { min: value(&config.min, bounds.min), max: value(&config.max, bounds.max) };
@@ -154,6 +156,7 @@ mod tests {
         Spanned::new(value, SourceSpan { file: 0, start: 1, end: 2 })
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as it stands in the settings")]
     fn number(value: u32) -> Option<Spanned<u32>> {
         Some(spanned(value))
     }
