@@ -137,6 +137,33 @@ async fn neither_4xx_nor_a_client_that_leaves_opens_a_breaker() {
     assert_eq!(client.get("/").await.status, 404);
 }
 
+#[tokio::test]
+async fn uploads_that_are_too_slow_do_not_open_a_breaker() {
+    let upstream = Upstream::start(|mut conn: Conn| async move {
+        loop {
+            conn.request().await?;
+            conn.send(ok("yes")).await?;
+        }
+    })
+    .await;
+    let breaker = "breaker = { failure_ratio = \"10%\", min_requests = 5 }";
+    let config = guarded(&upstream.url(), breaker) + "timeout = { request = \"100ms\" }\n";
+    let gateway = Gateway::start(&config).await;
+    let address = gateway.public().await;
+    let slow = (0..10).map(|_| {
+        tokio::spawn(async move {
+            let mut client = Client::connect(address).await;
+            client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123").await;
+            client.response().await.code()
+        })
+    });
+    for one in slow.collect::<Vec<_>>() {
+        assert_eq!(one.await.unwrap(), "deadline_exceeded");
+    }
+    assert_eq!(breaker_state(&gateway).await, "closed");
+    assert_eq!(gateway.get("/").await.status, 200);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_concurrency_limit_holds_queues_and_sheds() {
     let held = Gate::new();
