@@ -168,7 +168,7 @@ impl Simulation {
             }
             self.begin(id);
         }
-        self.advance(self.now.after(Duration::from_secs(60)));
+        self.advance(self.now.after(Duration::from_mins(1)));
         assert!(self.flights.is_empty(), "seed {}: {} exchanges never ended", self.seed, self.flights.len());
         assert_eq!(self.ended, requests, "seed {}", self.seed);
         self.check_budget();

@@ -105,7 +105,7 @@ pub(super) struct Run<'a> {
     pub(super) exchange: Record<'a>,
 }
 
-impl<'a> Run<'a> {
+impl Run<'_> {
     async fn decide(&mut self) -> Ended {
         let snapshot = &self.live.snapshot;
         let route = match route(snapshot, &mut self.exchange) {

@@ -79,9 +79,9 @@ impl<'a> Run<'a> {
                 Move::Attempt(attempt) => attempt,
                 Move::Queue(_) => continue,
                 Move::Answer(answer) => {
-                    let mut head = ResponseHead { status: answer.status, headers: answer.headers.clone() };
-                    dress::answer(route, &self.exchange, &mut head);
-                    return self.answer(head, answer.body.clone()).await;
+                    let mut response = ResponseHead { status: answer.status, headers: answer.headers.clone() };
+                    dress::answer(route, &self.exchange, &mut response);
+                    return self.answer(response, answer.body.clone()).await;
                 }
                 Move::End(rejection) => {
                     return match held {

@@ -80,20 +80,17 @@ impl<'a> Race<'_, 'a> {
         let mut others = SmallVec::new();
         let second_endpoint = started.get().cloned();
         let hedged = second_endpoint.is_some().then_some(second_won);
-        match failed {
-            Some(Tryout { way, in_flight, mut guard, end, began }) => {
-                let attempted = attempted(&end, false);
-                let now = self.ground.now();
-                let took = now.since(began);
-                in_flight.judged(attempted.outcome, now);
-                guard.judged(attempted, took, now);
-                others.push((way.endpoint, attempted.outcome, took));
-            }
-            None => {
-                let other = if second_won { Some(first_endpoint) } else { second_endpoint };
-                let took = self.ground.now().since(began);
-                others.extend(other.map(|endpoint| (endpoint, Outcome::Superseded, took)));
-            }
+        if let Some(Tryout { way, in_flight, mut guard, end, began }) = failed {
+            let attempted = attempted(&end, false);
+            let now = self.ground.now();
+            let took = now.since(began);
+            in_flight.judged(attempted.outcome, now);
+            guard.judged(attempted, took, now);
+            others.push((way.endpoint, attempted.outcome, took));
+        } else {
+            let other = if second_won { Some(first_endpoint) } else { second_endpoint };
+            let took = self.ground.now().since(began);
+            others.extend(other.map(|endpoint| (endpoint, Outcome::Superseded, took)));
         }
         Ok(Raced { winner, hedged, others })
     }

@@ -172,21 +172,16 @@ async fn read_head(
             if let Poll::Ready(result) = read.as_mut().poll(cx) {
                 return Poll::Ready(HeadRead::Done(result.map(|head| head.is_some()).map_err(drop)));
             }
-            let deadline = match transport.guard_verdict() {
-                GuardVerdict::Idle => {
-                    // An idle connection owes us nothing and is closed at once; one that is new may still speak.
-                    match (draining(cx), first) {
-                        (true, false) => return Poll::Ready(HeadRead::Drained),
-                        (true, true) => {
-                            silent_until.min(drained_at.get_or_insert_with(|| clock.now()).after(FIRST_WORD))
-                        }
-                        (false, _) => silent_until,
-                    }
+            let deadline = if transport.guard_verdict() == GuardVerdict::Idle {
+                // An idle connection owes us nothing and is closed at once; one that is new may still speak.
+                match (draining(cx), first) {
+                    (true, false) => return Poll::Ready(HeadRead::Drained),
+                    (true, true) => silent_until.min(drained_at.get_or_insert_with(|| clock.now()).after(FIRST_WORD)),
+                    (false, _) => silent_until,
                 }
-                _ => {
-                    let spoke_at = *spoke_at.get_or_insert_with(|| clock.now());
-                    begun_at.get_or_insert(spoke_at).after(header_timeout)
-                }
+            } else {
+                let spoke_at = *spoke_at.get_or_insert_with(|| clock.now());
+                begun_at.get_or_insert(spoke_at).after(header_timeout)
             };
             timer.poll_until(cx, clock, deadline).map(|()| HeadRead::Late)
         })

@@ -297,13 +297,15 @@ mod tests {
     #[test]
     fn what_fits_is_sent_again_to_each_attempt() {
         let mut upload = Upload::new(false, false, None, None, 40_000);
-        upload.kept.push(&[b'a'; 20_000]);
-        upload.kept.push(&[b'b'; 20_000]);
+        let halves = [vec![b'a'; 20_000], vec![b'b'; 20_000]];
+        for half in &halves {
+            upload.kept.push(half);
+        }
         for _ in 0..2 {
             assert!(upload.can_restart());
             upload.restart();
             assert!(upload.is_open());
-            assert_eq!(sent(&mut upload), [[b'a'; 20_000], [b'b'; 20_000]].concat());
+            assert_eq!(sent(&mut upload), halves.concat());
             assert_eq!(upload.next_kept(), None);
         }
         upload.kept.push(b"c");

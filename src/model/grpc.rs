@@ -183,7 +183,7 @@ mod tests {
             (Duration::from_millis(100), "100000u"),
             (Duration::from_secs(200), "200000m"),
             (Duration::from_secs(200_000), "200000S"),
-            (Duration::from_secs(3_600_000_000), "1000000H"),
+            (Duration::from_hours(1_000_000), "1000000H"),
         ] {
             let written = timeout_value(left);
             assert_eq!(written, text);

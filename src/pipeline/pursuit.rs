@@ -181,7 +181,7 @@ impl Pursuit {
     /// The turn has not come in time.
     pub fn turned_away(&mut self, exchange: &mut Exchange, plan: &Plan<'_>, queued: Queued) {
         let refusal = queued.ticket.timed_out();
-        let rejection = self.refused(exchange, plan, refusal);
+        let rejection = refused(exchange, plan, refusal);
         self.give_up(rejection);
     }
 
@@ -208,7 +208,7 @@ impl Pursuit {
             exchange.decisions.push(Decision { policy: PolicyName::Retry, verdict, reason: reason.into() });
         };
         match judge(&exchange.method, attempted, self.history, &means) {
-            Judgement::Accept => return Sequel::Accept,
+            Judgement::Accept => Sequel::Accept,
             Judgement::Replace => {
                 self.history.attempts -= 1;
                 self.history.replaced = true;
@@ -254,7 +254,7 @@ impl Pursuit {
             Some(Entry::Admitted(permit)) => Some(permit),
             // Whoever waits holds no place among a breaker's trial requests.
             Some(Entry::Queued(ticket)) => return Ok(Move::Queue(Queued { ticket })),
-            Some(Entry::Full(refusal)) => return Err(self.refused(exchange, plan, refusal)),
+            Some(Entry::Full(refusal)) => return Err(refused(exchange, plan, refusal)),
         };
         self.choose(plan, exchange, Guard { pass, permit }, cue)
     }
@@ -286,11 +286,6 @@ impl Pursuit {
         };
         let History { attempts: number, replaced: fresh, .. } = self.history;
         Ok(Move::Attempt(Attempt { endpoint, fresh, number, guard }))
-    }
-
-    fn refused(&self, exchange: &mut Exchange, plan: &Plan<'_>, refusal: Refusal) -> Rejection {
-        shed(exchange, plan, PolicyName::Concurrency, refusal.reason);
-        concurrency::rejection(&refusal)
     }
 
     /// The next step of the fallback; `None` when another upstream is to be asked now.
@@ -346,6 +341,12 @@ fn pass(plan: &Plan<'_>, exchange: &mut Exchange, cue: Cue) -> Result<Option<Pas
     })
 }
 
+/// The concurrency limit has no place for an attempt.
+fn refused(exchange: &mut Exchange, plan: &Plan<'_>, refusal: Refusal) -> Rejection {
+    shed(exchange, plan, PolicyName::Concurrency, refusal.reason);
+    concurrency::rejection(&refusal)
+}
+
 /// Notes that an upstream's own guard refused.
 fn shed(exchange: &mut Exchange, plan: &Plan<'_>, policy: PolicyName, why: Shed) {
     exchange.decisions.push(Decision { policy, verdict: Verdict::Reject, reason: why.in_words().into() });
@@ -353,7 +354,6 @@ fn shed(exchange: &mut Exchange, plan: &Plan<'_>, policy: PolicyName, why: Shed)
 }
 
 /// Takes what a hedge needs, or nothing: it never waits, and is paid out of the budget of retries.
-#[must_use]
 pub fn hedge(plan: &Plan<'_>, exclude: &Tried, cue: Cue) -> Result<(Arc<Endpoint>, Guard), NoHedge> {
     let upstream: &Upstream = &plan.upstream.upstream;
     let choice = Choice { random: cue.random, hash: plan.hash, now: cue.now, tried: exclude };

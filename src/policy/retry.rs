@@ -138,14 +138,14 @@ impl FromStr for Condition {
     fn from_str(written: &str) -> Result<Self, ConditionError> {
         const WORDS: [&str; 4] = ["connect", "reset", "timeout", "invalid"];
         let unknown = || {
-            let mut message = format!("not something that can be made again: {written:?}");
-            match did_you_mean(written, WORDS) {
-                Some(near) => message.push_str(&format!("; did you mean \"{near}\"?")),
-                None => message.push_str(
-                    "; as in \"connect\", \"reset\", \"timeout\", \"invalid\", \"503\", \"5xx\", \"grpc:unavailable\"",
-                ),
-            }
-            ConditionError(message)
+            let help = match did_you_mean(written, WORDS) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => {
+                    "as in \"connect\", \"reset\", \"timeout\", \"invalid\", \"503\", \"5xx\", \"grpc:unavailable\""
+                        .to_owned()
+                }
+            };
+            ConditionError(format!("not something that can be made again: {written:?}; {help}"))
         };
         match written {
             "connect" => Ok(Self::Connect),
@@ -154,20 +154,18 @@ impl FromStr for Condition {
             "invalid" => Ok(Self::Invalid),
             "4xx" => Ok(Self::Class(4)),
             "5xx" => Ok(Self::Class(5)),
-            _ => match written.strip_prefix("grpc:") {
-                Some(code) => {
+            _ => {
+                if let Some(code) = written.strip_prefix("grpc:") {
                     let code: Option<GrpcCode> = code.parse().ok().filter(|code| *code != GrpcCode::Ok);
-                    code.map(Self::Grpc).ok_or_else(|| {
+                    return code.map(Self::Grpc).ok_or_else(|| {
                         ConditionError(format!(
                             "not the name of a gRPC failure, as in \"grpc:unavailable\": {written:?}"
                         ))
-                    })
+                    });
                 }
-                None => {
-                    let status = written.parse().ok().filter(|status| (400..600).contains(status));
-                    status.map(Self::Status).ok_or_else(unknown)
-                }
-            },
+                let status = written.parse().ok().filter(|status| (400..600).contains(status));
+                status.map(Self::Status).ok_or_else(unknown)
+            }
         }
     }
 }
@@ -358,7 +356,7 @@ impl Retry {
             Jitter::Full => {
                 let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
                 // The high half of the product is uniform in 0..=nanos.
-                let spread = u128::from(random) * (u128::from(nanos) + 1) >> 64;
+                let spread = (u128::from(random) * (u128::from(nanos) + 1)) >> 64;
                 Duration::from_nanos(u64::try_from(spread).unwrap_or(nanos))
             }
         }

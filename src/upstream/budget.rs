@@ -108,7 +108,6 @@ fn tick(now: Instant) -> u32 {
 /// Later than the window, so that empty slots lie before it.
 const FIRST_TICK: u32 = 16;
 
-#[expect(clippy::cast_possible_truncation, reason = "takes the word apart")]
 const fn tick_of(word: u64) -> u32 {
     (word >> 32) as u32
 }
@@ -181,11 +180,12 @@ mod tests {
                 } else if budget.withdraw(allowance, at(now)) {
                     retries.push(now);
                     let since = now.saturating_sub(10_000);
-                    let within = |times: &[u64]| times.iter().filter(|time| **time > since).count();
+                    let count = |times: usize| f64::from(u32::try_from(times).expect("few"));
+                    let within = |times: &[u64]| count(times.iter().filter(|time| **time > since).count());
                     // Ticks are seconds: a window reaches at most 10 s back, and at least 9.
-                    let most = within(&requests) as f64 * 0.2 + 10.0;
+                    let most = within(&requests) * 0.2 + 10.0;
                     let recent = retries.iter().filter(|time| now / 1000 - **time / 1000 < 10).count();
-                    prop_assert!(recent as f64 <= most + 1e-9, "{recent} > {most}");
+                    prop_assert!(count(recent) <= most + 1e-9, "{recent} > {most}");
                 }
             }
         }

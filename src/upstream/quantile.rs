@@ -105,7 +105,9 @@ mod tests {
             times in proptest::collection::vec(10_u64..10_000_000, 100..1000), percent in 50_u8..=99
         ) {
             let quantiles = Quantiles::default();
-            times.iter().for_each(|micros| quantiles.record(Duration::from_micros(*micros)));
+            for micros in &times {
+                quantiles.record(Duration::from_micros(*micros));
+            }
             let mut sorted = times.clone();
             sorted.sort_unstable();
             let rank = (sorted.len() * usize::from(percent)).div_ceil(100);

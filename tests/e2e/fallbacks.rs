@@ -102,8 +102,8 @@ async fn without_a_last_resort_the_last_real_answer_counts() {
     primary_well.store(false, Ordering::SeqCst);
     let refusing = Refusing::new();
     let config = config(&primary.url(), &refusing.url());
-    let config: String =
-        config.lines().filter(|line| !line.contains("status = 503")).map(|line| format!("{line}\n")).collect();
+    let without_last: Vec<&str> = config.lines().filter(|line| !line.contains("status = 503")).collect();
+    let config = without_last.join("\n");
     let gateway = Gateway::start(&config).await;
     let answer = gateway.get("/").await;
     assert_eq!((answer.status, answer.text()), (503, "its own words".to_owned()));
