@@ -115,11 +115,9 @@ impl EndpointSet {
             State::Healthy => self.slow_start.map_or(WHOLE, |ramp| endpoint.health.share(choice.now, ramp)),
             State::Drained => 0,
             State::Unhealthy | State::Ejected => {
-                let panics = panics.get().unwrap_or_else(|| {
-                    panics.set(Some(self.is_in_panic(choice.now)));
-                    panics.get().unwrap_or_default()
-                });
-                if panics { WHOLE } else { 0 }
+                let ignored = panics.get().unwrap_or_else(|| self.is_in_panic(choice.now));
+                panics.set(Some(ignored));
+                if ignored { WHOLE } else { 0 }
             }
         }
     }
