@@ -200,7 +200,8 @@ impl Upstream {
     /// Takes every endpoint away: for `explain`.
     pub fn suppose_no_endpoint(&mut self) {
         let balance = self.roster.balance().clone();
-        self.roster = Arc::new(Roster::new(self.name.clone(), Vec::new(), balance, None, false));
+        self.roster =
+            Arc::new(Roster::new(self.name.clone(), Vec::new(), balance, health::Settings::default(), None, false));
     }
 
     /// What is asked of it as a whole.

@@ -56,7 +56,9 @@ struct Followed {
 
 impl Drop for Probes {
     fn drop(&mut self) {
-        self.followed.lock().iter().for_each(|followed| followed.task.abort());
+        for followed in &*self.followed.lock() {
+            followed.task.abort();
+        }
     }
 }
 
@@ -99,7 +101,9 @@ impl Probes {
                 task: self.runtime.spawn(watch.run()).abort_handle(),
             });
         }
-        before.iter().for_each(|gone| gone.task.abort());
+        for gone in before {
+            gone.task.abort();
+        }
     }
 }
 
@@ -132,7 +136,9 @@ impl Watch {
         let roster = self.roster.upgrade()?;
         let now = self.shared.clock.now();
         let endpoints: Vec<Arc<Endpoint>> = roster.endpoints().as_slice().to_vec();
-        endpoints.iter().for_each(|endpoint| tell(&roster, endpoint, now));
+        for endpoint in &endpoints {
+            tell(&roster, endpoint, now);
+        }
         if let Some(check) = &roster.health().check {
             self.keep_checked(check, &endpoints, checked, tasks);
         }

@@ -1,6 +1,7 @@
 //! `health_check`, `outlier`, `slow_start` and `panic_threshold` as they are written, and what is made of them.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -215,7 +216,7 @@ fn kind(check: &Spanned<HealthCheckConfig>, config: &Config, diagnostics: &mut D
                 let help = "a path begins with a slash, as in \"/healthz\"";
                 diagnostics.push(Diagnostic::error("bad_value", path.span, message).help(help));
             }
-            Some(Kind::Http { path: parsed?, host: host?, statuses: statuses? })
+            Some(Kind::Http { path: parsed?, host, statuses: statuses? })
         }
         (None, Some(tcp), None) => {
             if !tcp.value {
@@ -239,7 +240,7 @@ fn kind(check: &Spanned<HealthCheckConfig>, config: &Config, diagnostics: &mut D
                 let message = format!("a service's name has at most 256 bytes: {}", service.len());
                 diagnostics.push(Diagnostic::error("bad_value", service.span, message));
             }
-            Some(Kind::Grpc { service: service.as_str().into(), host: host? })
+            Some(Kind::Grpc { service: service.as_str().into(), host })
         }
         (None, None, None) => {
             let help = "add path = \"/healthz\", tcp = true or grpc = \"SERVICE\"";
@@ -262,12 +263,12 @@ fn unused(span: Option<SourceSpan>, setting: &str, kind: &str, diagnostics: &mut
     }
 }
 
-/// `Some(None)` when none was written, `None` when it is no host.
-fn authority(host: Option<&Spanned<String>>, diagnostics: &mut Diagnostics) -> Option<Option<std::sync::Arc<str>>> {
-    let Some(host) = host else { return Some(None) };
+/// The host that was written, if one was.
+fn authority(host: Option<&Spanned<String>>, diagnostics: &mut Diagnostics) -> Option<Arc<str>> {
+    let host = host?;
     let is_host = host.parse::<Authority>().is_ok_and(|authority| !authority.as_str().contains('@'));
     if is_host && HeaderValue::from_str(host).is_ok() {
-        return Some(Some(host.as_str().into()));
+        return Some(host.as_str().into());
     }
     let message = format!("not a host: {:?}", host.value);
     let help = "a name or an address, with a port if need be, as in \"api.internal\"";

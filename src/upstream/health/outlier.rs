@@ -161,7 +161,7 @@ impl Outlier {
         reason: EjectionReason,
         now: Instant,
     ) -> bool {
-        if health.is_ejected(now) || !peers.iter().any(|peer| std::ptr::eq(&*peer.health, health)) {
+        if health.is_ejected(now) || !peers.iter().any(|peer| std::ptr::eq(Arc::as_ptr(&peer.health), health)) {
             return false;
         }
         // One that returns is on probation: its first failure ejects it again, a good answer clears it. One for which

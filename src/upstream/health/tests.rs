@@ -384,6 +384,8 @@ fn an_ejected_and_an_unhealthy_endpoint_return_slowly_and_so_does_one_that_joins
 
 #[test]
 fn health_lives_on_over_a_reload_as_long_as_its_settings_do() {
+    use State::{Drained, Ejected, Healthy, Unhealthy};
+
     let settings = |path: &str, failures: u32, connect: &str| {
         config(
             3,
@@ -402,7 +404,6 @@ fn health_lives_on_over_a_reload_as_long_as_its_settings_do() {
         assert_eq!(states(&after, at(0)), expected);
         assert_eq!(after.roster().ejections(), [1, 0], "counted on");
     };
-    use State::{Drained, Ejected, Healthy, Unhealthy};
     expect(&settings("/a", 1, "1s"), [Unhealthy, Ejected, Drained]);
     expect(&settings("/b", 1, "1s"), [Healthy, Ejected, Drained]);
     expect(&settings("/a", 2, "1s"), [Unhealthy, Healthy, Drained]);
