@@ -6,8 +6,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
@@ -19,11 +20,13 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::supervisor::{Supervisor, Trigger};
+use crate::engine::Gateway;
 use crate::model::clock::Instant;
 use crate::telemetry::metrics;
 use crate::upstream::breaker::BreakerState;
 use crate::upstream::concurrency::Limit;
-use crate::upstream::{Split, Upstream};
+use crate::upstream::health::{EjectionReason, State as HealthState};
+use crate::upstream::{Endpoint, EndpointSet, Split, Upstream};
 
 /// Who may do what.
 #[derive(Debug, Clone)]
@@ -50,6 +53,8 @@ pub async fn serve(
     let shared = Shared { supervisor, access: Arc::new(access) };
     let writes = Router::new()
         .route("/api/v1/reload", post(reload))
+        .route("/api/v1/upstreams/{name}/endpoints/{address}/drain", post(drain))
+        .route("/api/v1/upstreams/{name}/endpoints/{address}/enable", post(enable))
         .route_layer(middleware::from_fn_with_state(shared.clone(), authorise));
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
@@ -119,7 +124,27 @@ async fn readyz(State(shared): State<Shared>) -> Response {
 
 async fn render_metrics(State(shared): State<Shared>) -> Response {
     let supervisor = &shared.supervisor;
+    note_health(supervisor.gateway());
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], supervisor.gateway().telemetry.metrics.render()).into_response()
+}
+
+/// Tells the metrics what the upstreams keep.
+fn note_health(gateway: &Gateway) {
+    let (live, now) = (gateway.live.load(), gateway.clock.now());
+    for (entry, metrics) in live.snapshot.upstreams.iter().zip(&live.metrics.upstreams) {
+        let roster = entry.upstream.roster();
+        let (census, ejections) = (roster.census(now), roster.ejections());
+        metrics.note_health(
+            std::array::from_fn::<_, { HealthState::ALL.len() }, _>(|index| {
+                let state = HealthState::ALL.get(index).map_or("", |state| state.as_str());
+                (state, census.get(index).copied().unwrap_or_default())
+            }),
+            std::array::from_fn::<_, { EjectionReason::ALL.len() }, _>(|index| {
+                let reason = EjectionReason::ALL.get(index).map_or("", |reason| reason.as_str());
+                (reason, ejections.get(index).copied().unwrap_or_default())
+            }),
+        );
+    }
 }
 
 async fn config(State(shared): State<Shared>) -> Response {
@@ -189,37 +214,68 @@ async fn routes(State(shared): State<Shared>) -> Response {
     Json(json!({ "generation": snapshot.generation, "routes": rows })).into_response()
 }
 
+async fn drain(State(shared): State<Shared>, Path(place): Path<(String, String)>) -> Response {
+    set_drained(&shared, &place, true)
+}
+
+async fn enable(State(shared): State<Shared>, Path(place): Path<(String, String)>) -> Response {
+    set_drained(&shared, &place, false)
+}
+
+fn set_drained(shared: &Shared, (name, address): &(String, String), drained: bool) -> Response {
+    let gateway = shared.supervisor.gateway();
+    let live = gateway.live.load();
+    let entry = live.snapshot.upstreams.iter().find(|entry| entry.upstream.name().as_str() == name);
+    let Some(entry) = entry else { return problem(StatusCode::NOT_FOUND, "not_found", "no upstream of that name") };
+    if !entry.upstream.roster().drain(address, drained, gateway.clock.now()) {
+        return problem(StatusCode::NOT_FOUND, "not_found", "the upstream has no endpoint at that address");
+    }
+    Json(json!({ "upstream": name, "address": address, "drained": drained })).into_response()
+}
+
+/// An endpoint as `/api/v1/upstreams` shows it.
+fn endpoint_row(set: &EndpointSet, endpoint: &Endpoint, now: Instant) -> serde_json::Value {
+    let (state, health) = (&endpoint.state, &endpoint.health);
+    let unix_seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let ejected_until = health.ejected_until(now);
+    json!({
+        "url": &*endpoint.url,
+        "address": &*endpoint.address,
+        "weight": endpoint.weight,
+        "health": endpoint.health_state(now).as_str(),
+        "drained": state.is_drained(),
+        "ejected_until": ejected_until.map(|until| unix_seconds + until.since(now).as_secs_f64()),
+        "ejected_for": ejected_until.map(|_| health.ejected_for().as_str()),
+        "slow_start": set.slow_start(endpoint, now),
+        "last_check": health.last_check().map(|check| json!({
+            "passed": check.failure.is_none(),
+            "reason": check.failure,
+            "at": unix_seconds - now.since(check.at).as_secs_f64(),
+        })),
+        "in_flight": state.in_flight(),
+        "attempts": state.attempts(),
+        "failures": state.failures(),
+        "latency_ewma_seconds": state.latency().last().map(|last| last.as_secs_f64()),
+    })
+}
+
 async fn upstreams(State(shared): State<Shared>) -> Response {
     let gateway = shared.supervisor.gateway();
     let live = gateway.live.load_full();
+    let now = gateway.clock.now();
     let rows: Vec<_> = live
         .snapshot
         .upstreams
         .iter()
         .map(|entry| {
-            let endpoints: Vec<_> = entry
-                .upstream
-                .roster()
-                .endpoints()
-                .as_slice()
-                .iter()
-                .map(|endpoint| {
-                    json!({
-                        "url": &*endpoint.url,
-                        "address": &*endpoint.address,
-                        "weight": endpoint.weight,
-                        "in_flight": endpoint.state.in_flight(),
-                        "attempts": endpoint.state.attempts(),
-                        "failures": endpoint.state.failures(),
-                        "latency_ewma_seconds": endpoint.state.latency().last().map(|last| last.as_secs_f64()),
-                    })
-                })
-                .collect();
+            let set = entry.upstream.roster().endpoints();
+            let endpoints: Vec<_> = set.as_slice().iter().map(|endpoint| endpoint_row(&set, endpoint, now)).collect();
             json!({
                 "name": entry.upstream.name().as_str(),
                 "origin": entry.upstream.origin().to_string(),
-                "breaker": breaker(&entry.upstream, gateway.clock.now()),
+                "breaker": breaker(&entry.upstream, now),
                 "concurrency": concurrency(&entry.upstream),
+                "panic": set.is_in_panic(now),
                 "endpoints": endpoints,
             })
         })

@@ -4,5 +4,6 @@ pub mod admin;
 pub mod application;
 pub mod dns;
 pub mod configuration;
+pub mod probes;
 pub mod supervisor;
 pub mod watch;

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 
 use super::configuration::{self, Read, Surroundings};
 use super::dns::{LookupError, Resolver, SystemNames};
+use super::probes::Probes;
 use crate::config::document::Document;
 use crate::demo::{self, DemoApp};
 use crate::edge::Workers;
@@ -117,6 +118,7 @@ pub struct Supervisor {
     gateway: Arc<Gateway>,
     workers: Workers<Gateway>,
     resolver: Resolver,
+    probes: Probes,
     roots: Arc<RootCertStore>,
     status: Mutex<Status>,
     files: Mutex<Vec<PathBuf>>,
@@ -155,6 +157,7 @@ impl Supervisor {
             path: read.path.clone(),
             workers: Workers::start(workers, Arc::clone(&gateway)).map_err(broken)?,
             resolver: Resolver::new(names, Handle::current(), fastrand::u64(..)).counted(count_resolutions(&gateway)),
+            probes: Probes::new(gateway.clock.clone(), Handle::current(), fastrand::u64(..)),
             roots,
             status: Mutex::new(Status {
                 generation: snapshot.generation,
@@ -251,6 +254,7 @@ impl Supervisor {
     }
 
     fn applied(&self, snapshot: &Snapshot) {
+        self.probes.follow(&self.gateway.live.load());
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.gateway.telemetry.metrics.config_applied(snapshot.generation, since_epoch);
         for bound in self.workers.bound() {

@@ -228,7 +228,7 @@ impl<'a> Run<'a> {
         let attempted = attempted(&end, client_s);
         let now = self.ground.now();
         let took = now.since(began);
-        in_flight.judged(attempted.outcome, now);
+        plan.upstream.upstream.judged(&in_flight, attempted.outcome, now);
         if let Some(phase) = guard.judged(attempted, took, now) {
             let upstream = plan.upstream.upstream.name();
             tracing::warn!(%upstream, state = phase.as_str(), "the circuit breaker changed its state");

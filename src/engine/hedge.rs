@@ -84,7 +84,7 @@ impl<'a> Race<'_, 'a> {
             let attempted = attempted(&end, false);
             let now = self.ground.now();
             let took = now.since(began);
-            in_flight.judged(attempted.outcome, now);
+            self.plan.upstream.upstream.judged(&in_flight, attempted.outcome, now);
             guard.judged(attempted, took, now);
             others.push((way.endpoint, attempted.outcome, took));
         } else {

@@ -159,6 +159,12 @@ impl Percent {
     pub fn is_reached(self, part: u64, whole: u64) -> bool {
         u128::from(part) * 1_000_000 >= u128::from(whole) * u128::from(self.0)
     }
+
+    /// Whether `part` is at most this share of `whole`; as exact as [`Percent::is_reached`].
+    #[must_use]
+    pub fn covers(self, part: u64, whole: u64) -> bool {
+        u128::from(part) * 1_000_000 <= u128::from(whole) * u128::from(self.0)
+    }
 }
 
 impl FromStr for Percent {
@@ -283,6 +289,7 @@ mod tests {
         assert!(half.is_reached(10, 20) && !half.is_reached(9, 20) && half.is_reached(11, 20));
         let third: Percent = "33.3333%".parse().unwrap();
         assert!(third.is_reached(1, 3) && !third.is_reached(0, 1));
+        assert!(half.covers(1, 2) && half.covers(1, 3) && !half.covers(2, 3) && half.covers(0, 0));
         assert!(Percent::default().is_reached(0, 0) && half.is_reached(u64::MAX, u64::MAX));
     }
 }

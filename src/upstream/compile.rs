@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 
-use super::config::{Balance, Config, EndpointConfig, PoolConfig, TlsConfig};
+use super::config::{Config, EndpointConfig, PoolConfig, TlsConfig};
 use super::roster::Declared;
 use super::url::EndpointUrl;
-use super::{DEMO, GuardRules, Settings, Upstream, breaker, concurrency};
+use super::{DEMO, GuardRules, Parts, Settings, Upstream, breaker, concurrency, health};
 use crate::model::diagnostic::{Diagnostic, Diagnostics};
 use crate::model::ids::UpstreamName;
 use crate::model::source::{Origin, SourceSpan, Sources, Spanned};
@@ -57,13 +57,21 @@ impl Upstream {
         let declared = declared(name.span, config, diagnostics);
         let settings = settings(config, diagnostics);
         let guards = guards(config, diagnostics);
+        let (health, health_origins) = health::compile(config, sources, diagnostics);
         if diagnostics.errors() > errors {
             return None;
         }
-        let origins = (sources.origin(name.span), written_at(config.balance.span, sources));
-        let name = UpstreamName::from(name.value.as_str());
-        let balance: Balance = config.balance.value.clone();
-        Some(Self::assemble(name, origins, settings, declared, balance, guards, previous))
+        let parts = Parts {
+            origin: sources.origin(name.span),
+            balance_origin: written_at(config.balance.span, sources),
+            health_origins,
+            settings,
+            declared,
+            balance: config.balance.value.clone(),
+            health,
+            guards,
+        };
+        Some(Self::assemble(UpstreamName::from(name.value.as_str()), parts, previous))
     }
 }
 
@@ -198,8 +206,8 @@ impl Default for Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::Protocol;
     use crate::upstream::config::ClientCertificate;
+    use crate::upstream::{Balance, Protocol};
 
     fn spanned<T>(value: T) -> Spanned<T> {
         Spanned::new(value, SourceSpan { file: 0, start: 1, end: 2 })

@@ -7,11 +7,12 @@ use serde::de::{self, Deserializer, MapAccess, Visitor, value::MapAccessDeserial
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::health::{HealthCheckConfig, OutlierConfig};
 use super::{breaker, concurrency};
 use crate::model::key::Keys;
 use crate::model::source::{SourceSpan, Spanned};
 use crate::model::toggle::{False, OrOff, Toggle};
-use crate::model::units::Period;
+use crate::model::units::{Percent, Period};
 
 /// A group of endpoints that serve the same thing.
 ///
@@ -49,6 +50,24 @@ pub struct Config {
     /// How many requests may be under way at once, and how many wait for a place; `false` for no limit.
     #[serde(default = "no_concurrency")]
     pub concurrency: Spanned<OrOff<concurrency::Config>>,
+    /// Checks by which endpoints are found healthy or not before requests meet them: `{ path = "/healthz" }`,
+    /// `{ tcp = true }` or `{ grpc = "SERVICE" }`. Default: none.
+    #[serde(default)]
+    pub health_check: Option<Spanned<HealthCheckConfig>>,
+    /// Endpoints whose answers fail are left out for a while. Default: none is.
+    #[serde(default)]
+    pub outlier: Option<Spanned<OutlierConfig>>,
+    /// How long an endpoint that gets requests again (healthy, no longer ejected, enabled, or new beside others) takes
+    /// to its whole share: its weight grows evenly from a tenth. With `balance = { hash = ... }` its keys come back one
+    /// after the other; with `"least_request"` and `"ewma"` it may get up to twice that share while it is idle. When all
+    /// endpoints start at once their shares are what they always are. Default: at once.
+    #[serde(default)]
+    pub slow_start: Option<Spanned<Period>>,
+    /// When less than this share of the endpoints is healthy, requests go to unhealthy and ejected ones too: what is
+    /// left would be overrun, and a check may err. Drained endpoints neither count nor get any. Default: 0%, where requests
+    /// are refused (503 `no_healthy_endpoint`) or answered by a fallback once no endpoint is healthy.
+    #[serde(default)]
+    pub panic_threshold: Option<Spanned<Percent>>,
 }
 
 impl Config {
@@ -65,6 +84,10 @@ impl Config {
             tls: None,
             breaker: no_breaker(),
             concurrency: no_concurrency(),
+            health_check: None,
+            outlier: None,
+            slow_start: None,
+            panic_threshold: None,
         }
     }
 }

@@ -5,11 +5,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
 
+use super::health::{self, Health};
 use super::latency::PeakEwma;
 use crate::model::clock::Instant;
 use crate::model::outcome::Outcome;
@@ -53,9 +54,17 @@ pub struct Endpoint {
     /// Its identity, kept over reloads while the upstream's name, this URL, this address and the settings of the
     /// upstream's connections stay the same. Connections may be pooled under it: see [`Endpoint::key`].
     pub state: Arc<EndpointState>,
+    /// Whether it gets requests, as far as checks and its answers say.
+    pub health: Arc<Health>,
 }
 
 impl Endpoint {
+    /// What it is at `now`.
+    #[must_use]
+    pub fn health_state(&self, now: Instant) -> health::State {
+        self.health.state(self.state.is_drained(), now)
+    }
+
     /// A number that no other endpoint has while [`Endpoint::state`] (or a `Weak` of it) is held: the key for whatever
     /// is kept per endpoint, such as idle connections.
     #[must_use]
@@ -79,6 +88,9 @@ pub struct EndpointState {
     attempts: AtomicU64,
     failures: AtomicU64,
     latency: PeakEwma,
+    drained: AtomicBool,
+    /// The health that was told last, as an index.
+    told: AtomicU8,
 }
 
 impl EndpointState {
@@ -98,6 +110,29 @@ impl EndpointState {
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Another one that knows only what the operator said of this.
+    pub(super) fn renewed(&self) -> Self {
+        Self { drained: AtomicBool::new(self.is_drained()), ..Self::default() }
+    }
+
+    /// Whether the operator has taken it out.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
+    /// Takes it out, or lets it in again; true when that is a change.
+    pub(super) fn drain(&self, drained: bool) -> bool {
+        self.drained.swap(drained, Ordering::Relaxed) != drained
+    }
+
+    /// Notes that `state` is told; gives the one that was told before when that was another.
+    #[must_use]
+    pub fn tell(&self, state: health::State) -> Option<health::State> {
+        let before = self.told.swap(state as u8, Ordering::Relaxed);
+        health::State::ALL.get(usize::from(before)).copied().filter(|before| *before != state)
     }
 
     /// Moving average of the time to the response head.
@@ -128,20 +163,27 @@ impl InFlight {
     pub fn judged(&self, outcome: Outcome, now: Instant) {
         let state = &self.endpoint.state;
         let took = now.since(self.began);
-        match outcome {
-            Outcome::ClientGone | Outcome::Superseded => {}
-            Outcome::Status(
-                StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT,
-            )
-            | Outcome::Connect
-            | Outcome::Reset
-            | Outcome::Timeout(_)
-            | Outcome::Invalid => {
+        match has_failed(outcome) {
+            None => {}
+            Some(true) => {
                 state.failures.fetch_add(1, Ordering::Relaxed);
                 state.latency.record(took.max(FAILURE_LATENCY), now);
             }
-            Outcome::Status(_) => state.latency.record(took, now),
+            Some(false) => state.latency.record(took, now),
         }
+    }
+}
+
+/// Whether an attempt that ended so speaks against its endpoint; `None` when it says nothing of it.
+pub(super) fn has_failed(outcome: Outcome) -> Option<bool> {
+    match outcome {
+        Outcome::ClientGone | Outcome::Superseded => None,
+        Outcome::Status(StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+        | Outcome::Connect
+        | Outcome::Reset
+        | Outcome::Timeout(_)
+        | Outcome::Invalid => Some(true),
+        Outcome::Status(_) => Some(false),
     }
 }
 
@@ -205,6 +247,7 @@ pub(crate) mod tests {
             scheme: Scheme::Http,
             weight,
             state: Arc::default(),
+            health: Arc::default(),
         })
     }
 
@@ -256,6 +299,7 @@ pub(crate) mod tests {
             server_name: Arc::clone(&first.server_name),
             weight: 9,
             state: Arc::clone(&first.state),
+            health: Arc::clone(&first.health),
         });
         let mut tried = Tried::default();
         tried.add(&first);

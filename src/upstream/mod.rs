@@ -8,6 +8,7 @@ pub mod breaker;
 pub mod concurrency;
 pub mod config;
 pub mod endpoint;
+pub mod health;
 pub mod latency;
 pub mod quantile;
 pub mod roster;
@@ -33,6 +34,7 @@ pub use self::split::Split;
 use crate::model::clock::Instant;
 use crate::model::guard::GuardReading;
 use crate::model::ids::UpstreamName;
+use crate::model::outcome::Outcome;
 use crate::model::request::{RequestView, Scheme};
 use crate::model::source::Origin;
 
@@ -45,6 +47,7 @@ pub struct Upstream {
     name: UpstreamName,
     origin: Origin,
     balance_origin: Origin,
+    health_origins: health::Origins,
     settings: Settings,
     roster: Arc<Roster>,
     demand: Arc<Demand>,
@@ -83,6 +86,18 @@ pub struct Settings {
     pub tls: TlsConfig,
 }
 
+/// What an upstream is made of.
+struct Parts {
+    origin: Origin,
+    balance_origin: Origin,
+    health_origins: health::Origins,
+    settings: Settings,
+    declared: Vec<roster::Declared>,
+    balance: Balance,
+    health: health::Settings,
+    guards: GuardRules,
+}
+
 impl Upstream {
     /// The built-in demo application at the address that the system gave it; without one (`check`, `explain`) it has
     /// no endpoint.
@@ -93,38 +108,33 @@ impl Upstream {
             let url = url::EndpointUrl { scheme: Scheme::Http, location };
             roster::Declared { server_name: url.host(), url, weight: 1 }
         });
-        let origins = (Origin::default(), Origin::default());
-        Self::assemble(
-            DEMO.into(),
-            origins,
-            Settings::default(),
-            declared.into_iter().collect(),
-            Balance::default(),
-            GuardRules::default(),
-            previous,
-        )
+        let parts = Parts {
+            origin: Origin::default(),
+            balance_origin: Origin::default(),
+            health_origins: health::Origins::default(),
+            settings: Settings::default(),
+            declared: declared.into_iter().collect(),
+            balance: Balance::default(),
+            health: health::Settings::default(),
+            guards: GuardRules::default(),
+        };
+        Self::assemble(DEMO.into(), parts, previous)
     }
 
     /// Joins what was compiled with what lives on: the whole roster when nothing changed, else the state of the
     /// endpoints that stay, provided that connections to them are made in the same way as before. The breaker and the
     /// concurrency limit live on while their own rules are equal, whatever became of the endpoints.
-    fn assemble(
-        name: UpstreamName,
-        (origin, balance_origin): (Origin, Origin),
-        settings: Settings,
-        declared: Vec<roster::Declared>,
-        balance: Balance,
-        guards: GuardRules,
-        previous: Option<&Self>,
-    ) -> Self {
+    fn assemble(name: UpstreamName, parts: Parts, previous: Option<&Self>) -> Self {
+        let Parts { origin, balance_origin, health_origins, settings, declared, balance, health, guards } = parts;
         let previous = previous.filter(|previous| previous.name == name);
         let keep_state = previous.is_some_and(|previous| previous.settings == settings);
-        let unchanged = previous.filter(|previous| keep_state && previous.roster.is_declared_as(&declared, &balance));
+        let unchanged =
+            previous.filter(|previous| keep_state && previous.roster.is_declared_as(&declared, &balance, &health));
         let roster = if let Some(previous) = unchanged {
             Arc::clone(&previous.roster)
         } else {
             let before = previous.map(|previous| &*previous.roster);
-            Arc::new(Roster::new(name.clone(), declared, balance, before, keep_state))
+            Arc::new(Roster::new(name.clone(), declared, balance, health, before, keep_state))
         };
         let demand = previous.map(|previous| Arc::clone(&previous.demand)).unwrap_or_default();
         let breaker = guards.breaker.map(|rules| {
@@ -137,7 +147,7 @@ impl Upstream {
             let same = before.filter(|before| *before.rules() == rules).map(Arc::clone);
             same.unwrap_or_else(|| Limiter::new(rules))
         });
-        Self { name, origin, balance_origin, settings, roster, demand, breaker, concurrency }
+        Self { name, origin, balance_origin, health_origins, settings, roster, demand, breaker, concurrency }
     }
 
     /// Its name in the configuration; the address as written for an inline one.
@@ -156,6 +166,18 @@ impl Upstream {
     #[must_use]
     pub fn balance(&self) -> (&Balance, &Origin) {
         (self.roster.balance(), &self.balance_origin)
+    }
+
+    /// How its endpoints are kept healthy, and where that was written.
+    #[must_use]
+    pub fn health(&self) -> (&health::Settings, &health::Origins) {
+        (self.roster.health(), &self.health_origins)
+    }
+
+    /// Takes in how an attempt ended, or the head of its response; to be told once.
+    pub fn judged(&self, in_flight: &InFlight, outcome: Outcome, now: Instant) {
+        in_flight.judged(outcome, now);
+        self.roster.judged(in_flight.endpoint(), outcome, now);
     }
 
     /// How connections are made and kept.
@@ -178,7 +200,8 @@ impl Upstream {
     /// Takes every endpoint away: for `explain`.
     pub fn suppose_no_endpoint(&mut self) {
         let balance = self.roster.balance().clone();
-        self.roster = Arc::new(Roster::new(self.name.clone(), Vec::new(), balance, None, false));
+        self.roster =
+            Arc::new(Roster::new(self.name.clone(), Vec::new(), balance, health::Settings::default(), None, false));
     }
 
     /// What is asked of it as a whole.

@@ -12,12 +12,16 @@ use std::sync::atomic::AtomicU64;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::config::Balance;
-use super::endpoint::{Endpoint, Target};
+use super::endpoint::{Endpoint, Target, has_failed};
+use super::health::{self, EjectionReason, Health, Referee};
 use super::selection::EndpointSet;
 use super::url::{EndpointUrl, Location};
+use crate::model::clock::Instant;
 use crate::model::ids::UpstreamName;
+use crate::model::outcome::Outcome;
 
 /// More addresses of one name than this are left out, the numerically highest first.
 pub const MAX_ADDRESSES: usize = 256;
@@ -41,26 +45,46 @@ pub struct Roster {
     /// Addresses by name, sorted. Locked while the endpoints are replaced, never by a request.
     resolved: Mutex<BTreeMap<Arc<str>, Arc<[IpAddr]>>>,
     endpoints: ArcSwap<EndpointSet>,
+    health: health::Settings,
+    referee: Arc<Referee>,
+    /// Told when an endpoint may have changed its health, or when there are others.
+    changed: Arc<Notify>,
 }
 
 impl Roster {
     /// The roster of what is declared. Addresses that `previous` knows are taken over, and with `keep_state` the
-    /// state of its endpoints.
+    /// state of its endpoints; their health in any case, as far as its settings stayed, and what the operator drained.
     pub(super) fn new(
         upstream: UpstreamName,
         declared: Vec<Declared>,
         balance: Balance,
+        health: health::Settings,
         previous: Option<&Self>,
         keep_state: bool,
     ) -> Self {
         let mut resolved = previous.map(|previous| previous.resolved.lock().clone()).unwrap_or_default();
         resolved.retain(|name, _| declared.iter().any(|one| one.url.name() == Some(name)));
-        let known = previous.filter(|_| keep_state).map(|previous| previous.endpoints.load());
+        let known = previous.map(|previous| previous.endpoints.load());
+        let known = Known {
+            endpoints: known.as_ref().map_or(&[], |set| set.as_slice()),
+            state: keep_state,
+            check: previous.is_some_and(|previous| previous.health.check == health.check),
+            outlier: previous.is_some_and(|previous| previous.health.outlier == health.outlier),
+        };
         let turn = Arc::default();
-        let endpoints = endpoints(&declared, &resolved, known.as_ref().map_or(&[], |set| set.as_slice()));
-        let endpoints = EndpointSet::new(endpoints, &balance, &turn);
-        let endpoints = ArcSwap::from_pointee(endpoints);
-        Self { upstream, declared: declared.into(), balance, turn, resolved: Mutex::new(resolved), endpoints }
+        let endpoints = endpoints(&declared, &resolved, &known);
+        let endpoints = EndpointSet::new(endpoints, &balance, &turn, &health);
+        Self {
+            upstream,
+            declared: declared.into(),
+            balance,
+            turn,
+            resolved: Mutex::new(resolved),
+            endpoints: ArcSwap::from_pointee(endpoints),
+            health,
+            referee: previous.map(|previous| Arc::clone(&previous.referee)).unwrap_or_default(),
+            changed: Arc::default(),
+        }
     }
 
     /// Whose endpoints these are.
@@ -107,14 +131,81 @@ impl Roster {
             return false;
         }
         resolved.insert(Arc::clone(name), addresses.into());
-        let endpoints = endpoints(&self.declared, &resolved, self.endpoints.load().as_slice());
-        self.endpoints.store(Arc::new(EndpointSet::new(endpoints, &self.balance, &self.turn)));
+        let known = self.endpoints.load();
+        let known = Known { endpoints: known.as_slice(), state: true, check: true, outlier: true };
+        let endpoints = endpoints(&self.declared, &resolved, &known);
+        self.endpoints.store(Arc::new(EndpointSet::new(endpoints, &self.balance, &self.turn, &self.health)));
+        self.changed.notify_one();
         true
     }
 
-    /// Whether the same endpoints are declared, with the same choice among them.
-    pub(super) fn is_declared_as(&self, declared: &[Declared], balance: &Balance) -> bool {
-        *self.declared == *declared && self.balance == *balance
+    /// Whether the same endpoints are declared, with the same choice among them and the same care for them.
+    pub(super) fn is_declared_as(&self, declared: &[Declared], balance: &Balance, health: &health::Settings) -> bool {
+        *self.declared == *declared && self.balance == *balance && self.health == *health
+    }
+
+    /// How the endpoints are kept healthy.
+    #[must_use]
+    pub fn health(&self) -> &health::Settings {
+        &self.health
+    }
+
+    /// Told when an endpoint may have changed its health, or when there are others; for one listener.
+    #[must_use]
+    pub fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
+    }
+
+    /// Ejections so far, in the order of [`EjectionReason::ALL`]; kept over reloads.
+    #[must_use]
+    pub fn ejections(&self) -> [u64; EjectionReason::ALL.len()] {
+        self.referee.ejections()
+    }
+
+    /// How many endpoints are in each state, in the order of [`health::State::ALL`].
+    #[must_use]
+    pub fn census(&self, now: Instant) -> [usize; health::State::ALL.len()] {
+        let mut census = [0; health::State::ALL.len()];
+        for endpoint in self.endpoints.load().as_slice() {
+            if let Some(count) = census.get_mut(endpoint.health_state(now) as usize) {
+                *count += 1;
+            }
+        }
+        census
+    }
+
+    /// Takes the endpoint at `address` out, or lets it in again (slowly); false when there is none.
+    pub fn drain(&self, address: &str, drained: bool, now: Instant) -> bool {
+        let set = self.endpoints.load();
+        let mut found = false;
+        // one address may be declared by two names
+        for endpoint in set.as_slice().iter().filter(|endpoint| &*endpoint.address == address) {
+            found = true;
+            if endpoint.state.drain(drained) && !drained {
+                endpoint.health.warm(now);
+            }
+        }
+        if found {
+            self.changed.notify_one();
+        }
+        found
+    }
+
+    /// Takes in how a check of `endpoint` ended; `failure` says why it was no good one.
+    pub fn checked(&self, endpoint: &Endpoint, failure: Option<String>, now: Instant) {
+        if let Some(check) = &self.health.check
+            && check.take_in(&endpoint.health, failure, now)
+        {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes in how an attempt at `endpoint` ended.
+    pub(super) fn judged(&self, endpoint: &Endpoint, outcome: Outcome, now: Instant) {
+        let (Some(outlier), Some(failed)) = (&self.health.outlier, has_failed(outcome)) else { return };
+        if outlier.judged(self.endpoints.load().as_slice(), &self.referee, endpoint, failed, now) {
+            self.changed.notify_one();
+        }
     }
 }
 
@@ -127,19 +218,39 @@ impl EndpointUrl {
     }
 }
 
-/// One endpoint for each address of what is declared. Those that are `known` keep their state.
+/// Endpoints of before, and what of them lives on.
+struct Known<'a> {
+    endpoints: &'a [Arc<Endpoint>],
+    state: bool,
+    check: bool,
+    outlier: bool,
+}
+
+/// One endpoint for each address of what is declared. Those that are `known` keep what lives on of them; one that joins
+/// them starts slowly.
 fn endpoints(
     declared: &[Declared],
     resolved: &BTreeMap<Arc<str>, Arc<[IpAddr]>>,
-    known: &[Arc<Endpoint>],
+    known: &Known<'_>,
 ) -> Vec<Arc<Endpoint>> {
-    let known: HashMap<(&str, &Target), &Arc<Endpoint>> =
-        known.iter().map(|endpoint| ((&*endpoint.url, &endpoint.target), endpoint)).collect();
+    let by_place: HashMap<(&str, &Target), &Arc<Endpoint>> =
+        known.endpoints.iter().map(|endpoint| ((&*endpoint.url, &endpoint.target), endpoint)).collect();
     let mut endpoints = Vec::with_capacity(declared.len());
     for declared in declared {
         let url: Arc<str> = declared.url.to_string().into();
         for target in targets(&declared.url.location, resolved) {
-            let state = known.get(&(&*url, &target)).map(|before| Arc::clone(&before.state)).unwrap_or_default();
+            let before = by_place.get(&(&*url, &target));
+            let state = match before {
+                Some(before) if known.state => Arc::clone(&before.state),
+                Some(before) => Arc::new(before.state.renewed()),
+                None => Arc::default(),
+            };
+            let health = match before {
+                Some(before) if known.check && known.outlier => Arc::clone(&before.health),
+                Some(before) => Arc::new(before.health.carried(known.check, known.outlier)),
+                None if known.endpoints.is_empty() => Arc::default(),
+                None => Arc::new(Health::joining()),
+            };
             endpoints.push(Arc::new(Endpoint {
                 url: Arc::clone(&url),
                 address: target.to_string().into(),
@@ -149,6 +260,7 @@ fn endpoints(
                 server_name: Arc::clone(&declared.server_name),
                 weight: declared.weight,
                 state,
+                health,
             }));
         }
     }
@@ -178,7 +290,14 @@ mod tests {
             let url = EndpointUrl::parse(url).expect("an address");
             Declared { server_name: url.host(), url, weight: 1 }
         };
-        Roster::new("api".into(), urls.iter().map(declare).collect(), Balance::default(), None, true)
+        Roster::new(
+            "api".into(),
+            urls.iter().map(declare).collect(),
+            Balance::default(),
+            health::Settings::default(),
+            None,
+            true,
+        )
     }
 
     fn ips(written: &[&str]) -> Vec<IpAddr> {

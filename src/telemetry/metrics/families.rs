@@ -115,6 +115,12 @@ families! {
         "Connections to the upstream that were opened.";
     UPSTREAM_REUSED: Counter "portcullis_upstream_connections_reused_total" ["upstream"]
         "Attempts that went out on a connection that had been used before.";
+    EJECTIONS: Counter "portcullis_upstream_ejections_total" ["upstream", "reason"]
+        "Endpoints that were left out for a while because their answers failed.";
+    ENDPOINTS: Gauge "portcullis_upstream_endpoints" ["upstream", "state"]
+        "Endpoints by their health.";
+    HEALTH_CHECKS: Counter "portcullis_upstream_health_checks_total" ["upstream", "result"]
+        "Health checks of endpoints.";
     HEDGES: Counter "portcullis_upstream_hedges_total" ["upstream", "result"]
         "Second attempts that were started beside a slow first one, by whether they were answered first.";
     QUEUE_LENGTH: Gauge "portcullis_upstream_queue_length" ["upstream"]

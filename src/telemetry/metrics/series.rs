@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use parking_lot::Mutex;
 
 use super::cells::{Counter, Counters, Durations, Gauge};
 use super::exposition::Samples;
@@ -113,6 +114,9 @@ impl RouteMetrics {
     }
 }
 
+/// Endpoints by state and ejections by reason, as they were noted last.
+type NotedHealth = (Vec<(&'static str, usize)>, Vec<(&'static str, u64)>);
+
 /// What is counted for one upstream.
 #[derive(Debug)]
 pub struct UpstreamMetrics {
@@ -130,6 +134,9 @@ pub struct UpstreamMetrics {
     hedges_won: Counter,
     hedges_lost: Counter,
     shed: Counters<{ Shed::ALL.len() }>,
+    checks_passed: Counter,
+    checks_failed: Counter,
+    health: Mutex<NotedHealth>,
 }
 
 impl UpstreamMetrics {
@@ -146,6 +153,9 @@ impl UpstreamMetrics {
             hedges_won: Counter::default(),
             hedges_lost: Counter::default(),
             shed: Counters::default(),
+            checks_passed: Counter::default(),
+            checks_failed: Counter::default(),
+            health: Mutex::default(),
         }
     }
 
@@ -159,6 +169,20 @@ impl UpstreamMetrics {
     pub fn attempted(&self, outcome: Outcome, duration: Duration) {
         self.attempts.inc(outcome_label(outcome));
         self.attempt_duration.observe(duration);
+    }
+
+    /// Counts a health check.
+    pub fn health_checked(&self, passed: bool) {
+        if passed { &self.checks_passed } else { &self.checks_failed }.inc();
+    }
+
+    /// Notes what is kept elsewhere, for the next exposition: endpoints by state, and ejections so far by reason.
+    pub fn note_health<const S: usize, const R: usize>(
+        &self,
+        endpoints: [(&'static str, usize); S],
+        ejections: [(&'static str, u64); R],
+    ) {
+        *self.health.lock() = (endpoints.into(), ejections.into());
     }
 
     /// Counts a failed attempt that is made again.
@@ -185,6 +209,20 @@ impl UpstreamMetrics {
         let upstream = self.name.as_str();
         for (outcome, value) in Outcome::LABELS.iter().zip(self.attempts.values()).filter(|(_, value)| *value > 0) {
             out.counter(&families::ATTEMPTS, &[upstream, outcome], value);
+        }
+        {
+            let health = self.health.lock();
+            for (state, count) in &health.0 {
+                out.gauge(&families::ENDPOINTS, &[upstream, state], i64::try_from(*count).unwrap_or(i64::MAX));
+            }
+            for (reason, count) in health.1.iter().filter(|(_, count)| *count > 0) {
+                out.counter(&families::EJECTIONS, &[upstream, reason], *count);
+            }
+        }
+        for (result, checks) in [("passed", &self.checks_passed), ("failed", &self.checks_failed)] {
+            if checks.get() > 0 {
+                out.counter(&families::HEALTH_CHECKS, &[upstream, result], checks.get());
+            }
         }
         out.histogram(&families::ATTEMPT_DURATION, &[upstream], self.attempt_duration.read());
         out.counter(&families::UPSTREAM_OPENED, &[upstream], self.connections_opened.get());

@@ -1,22 +1,23 @@
 //! Lower latency lately, times the requests under way.
 
-use super::super::endpoint::Endpoint;
+use super::super::health::WHOLE;
+use super::Weighed;
 use crate::model::clock::Instant;
 
 /// What an endpoint counts as while its first request is under way, in microseconds.
 const UNMEASURED_MICROS: f32 = 30_000.0;
 
 /// Whether a request would probably wait less at `one` than at `other`.
-pub(super) fn prefers(one: &Endpoint, other: &Endpoint, now: Instant) -> bool {
+pub(super) fn prefers(one: Weighed<'_>, other: Weighed<'_>, now: Instant) -> bool {
     cost(one, now) < cost(other, now)
 }
 
 /// The latency that a request has to expect: that of each request before it in the queue and its own, where a greater
 /// weight makes the queue move faster. An endpoint that was never measured costs nothing while it is idle, so that
 /// one request measures it, and is taken for middling until that one has ended.
-fn cost(endpoint: &Endpoint, now: Instant) -> f32 {
+fn cost(Weighed { endpoint, weight }: Weighed<'_>, now: Instant) -> f32 {
     #[expect(clippy::cast_precision_loss, reason = "a load in the millions needs no last digit")]
-    let (in_flight, weight) = (endpoint.state.in_flight() as f32, endpoint.weight as f32);
+    let (in_flight, weight) = (endpoint.state.in_flight() as f32, weight.max(1) as f32 / WHOLE as f32);
     let latency = match endpoint.state.latency().micros(now) {
         Some(micros) => micros,
         None if in_flight == 0.0 => 0.0,
@@ -29,8 +30,15 @@ fn cost(endpoint: &Endpoint, now: Instant) -> f32 {
 mod tests {
     use std::time::Duration;
 
+    use std::sync::Arc;
+
+    use super::super::super::endpoint::Endpoint;
     use super::super::super::endpoint::tests::endpoint;
     use super::*;
+
+    fn prefers(one: &Arc<Endpoint>, other: &Arc<Endpoint>, now: Instant) -> bool {
+        super::prefers(one.into(), other.into(), now)
+    }
 
     fn at(millis: u64) -> Instant {
         Instant::from_nanos(millis * 1_000_000)

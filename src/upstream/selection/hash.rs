@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use super::super::endpoint::Endpoint;
+use super::super::health::WHOLE;
 use super::weights::remix;
 use crate::model::key::{Key, KeyValue};
 use crate::model::request::RequestView;
@@ -37,17 +38,22 @@ impl Rendezvous {
         Self { seeds, weighted }
     }
 
-    /// The eligible endpoint that scores `hash` highest.
-    pub(super) fn choose(&self, hash: u64, eligible: impl Fn(usize) -> bool) -> Option<usize> {
-        let candidates = self.seeds.iter().enumerate().filter(|(index, _)| eligible(*index));
-        let hashes = candidates.map(|(index, (seed, weight))| (index, remix(hash ^ seed), *weight));
-        if !self.weighted {
+    /// The endpoint that scores `hash` highest, of those with a `share` above 0. As a share grows, keys move to its
+    /// endpoint, each once. `may_ramp`: some shares may be between 0 and [`WHOLE`].
+    pub(super) fn choose(&self, hash: u64, may_ramp: bool, share: impl Fn(usize) -> u64) -> Option<usize> {
+        let ramps = may_ramp && (0..self.seeds.len()).any(|index| (1..WHOLE).contains(&share(index)));
+        let candidates = self.seeds.iter().enumerate().map(|(index, seed)| (index, seed, share(index)));
+        let candidates = candidates.filter(|(.., share)| *share > 0);
+        let hashes =
+            candidates.map(|(index, (seed, weight), share)| (index, remix(hash ^ seed), u64::from(*weight) * share));
+        if !self.weighted && !ramps {
             return hashes.max_by_key(|(_, hash, _)| *hash).map(|(index, ..)| index);
         }
         let mut best = None;
         let mut highest = f64::NEG_INFINITY;
         for (index, hash, weight) in hashes {
-            let (uniform, weight) = (uniform(hash), f64::from(weight));
+            #[expect(clippy::cast_precision_loss, reason = "a weight of at most 1000 * 1024")]
+            let (uniform, weight) = (uniform(hash), weight as f64);
             // ln(u) <= u - 1 rules out nearly all candidates without the logarithm
             if (uniform - 1.0) / weight <= highest {
                 continue;

@@ -1,8 +1,9 @@
 //! Which endpoint the next attempt goes to: one file per way of choosing.
 //!
 //! A choice is a function of the endpoints, of random bits, of a hash and of the time, all of them arguments. It
-//! never waits, and takes no lock. An endpoint that was tried already is never chosen; when every one was, there is
-//! no choice. The shares of the others then stay in proportion to their weights.
+//! never waits, and takes no lock. An endpoint that was tried already, or is drained, is never chosen, and one that is
+//! unhealthy or ejected only in a panic; when none is left there is no choice. The shares of the others stay in
+//! proportion to their weights, of which a slow start leaves a part.
 
 mod ewma;
 mod hash;
@@ -10,15 +11,19 @@ mod least_request;
 mod round_robin;
 mod weights;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use self::hash::Rendezvous;
 use self::round_robin::RoundRobin;
 use self::weights::{Weights, remix};
 use super::config::Balance;
 use super::endpoint::{Endpoint, Tried};
+use super::health::{self, State, WHOLE};
 use crate::model::clock::Instant;
+use crate::model::units::Percent;
 
 pub use self::hash::hash;
 pub use self::weights::Shares;
@@ -42,6 +47,8 @@ pub struct EndpointSet {
     endpoints: Box<[Arc<Endpoint>]>,
     weights: Weights,
     algorithm: Algorithm,
+    slow_start: Option<Duration>,
+    panic_threshold: Percent,
 }
 
 #[derive(Debug)]
@@ -55,7 +62,12 @@ enum Algorithm {
 
 impl EndpointSet {
     /// Works out what `balance` needs. `turn` is where round robin stands; it outlives the set.
-    pub(super) fn new(endpoints: Vec<Arc<Endpoint>>, balance: &Balance, turn: &Arc<AtomicU64>) -> Self {
+    pub(super) fn new(
+        endpoints: Vec<Arc<Endpoint>>,
+        balance: &Balance,
+        turn: &Arc<AtomicU64>,
+        health: &health::Settings,
+    ) -> Self {
         let weights = Weights::new(endpoints.iter().map(|endpoint| endpoint.weight));
         let algorithm = match balance {
             Balance::RoundRobin => Algorithm::RoundRobin(RoundRobin::new(&endpoints, turn)),
@@ -64,7 +76,8 @@ impl EndpointSet {
             Balance::Random => Algorithm::Random,
             Balance::Hash(_) => Algorithm::Hash(Rendezvous::new(&endpoints)),
         };
-        Self { endpoints: endpoints.into(), weights, algorithm }
+        let health::Settings { slow_start, panic_threshold, .. } = *health;
+        Self { endpoints: endpoints.into(), weights, algorithm, slow_start, panic_threshold }
     }
 
     /// All endpoints.
@@ -73,25 +86,59 @@ impl EndpointSet {
         &self.endpoints
     }
 
-    /// The endpoint for the next attempt; `None` when there is none that was not tried.
+    /// The endpoint for the next attempt; `None` when there is none that may be chosen.
     #[must_use]
     pub fn choose(&self, choice: &Choice<'_>) -> Option<&Arc<Endpoint>> {
-        let eligible = |index: usize| self.is_eligible(index, choice.tried);
+        let panics = Cell::new(None);
+        let share = |index: usize| self.share(index, choice, &panics);
         let index = match (&self.algorithm, choice.hash) {
-            (Algorithm::RoundRobin(turns), _) => turns.choose(eligible),
-            (Algorithm::LeastRequest, _) => self.better_of_two(choice, eligible, least_request::prefers),
+            (Algorithm::RoundRobin(turns), _) => turns.choose(choice.random, share),
+            (Algorithm::LeastRequest, _) => self.better_of_two(choice, share, least_request::prefers),
             (Algorithm::Ewma, _) => {
-                self.better_of_two(choice, eligible, |one, other| ewma::prefers(one, other, choice.now))
+                self.better_of_two(choice, share, |one, other| ewma::prefers(one, other, choice.now))
             }
-            (Algorithm::Hash(table), Some(hash)) => table.choose(hash, eligible),
-            (Algorithm::Random, _) | (Algorithm::Hash(_), None) => self.weights.draw(choice.random, eligible),
+            (Algorithm::Hash(table), Some(hash)) => table.choose(hash, self.slow_start.is_some(), share),
+            (Algorithm::Random, _) | (Algorithm::Hash(_), None) => self.weights.draw(choice.random, share),
         };
         self.endpoints.get(index?)
     }
 
-    /// The one place that says whether an endpoint may be chosen at all.
-    fn is_eligible(&self, index: usize, tried: &Tried) -> bool {
-        tried.is_empty() || self.endpoints.get(index).is_some_and(|endpoint| !tried.contains(endpoint))
+    /// The one place that says whether an endpoint may be chosen at all, and with what part of its weight: 0 to
+    /// [`WHOLE`]. `panics` remembers whether health is to be ignored: only a choice that meets an endpoint which is not
+    /// healthy has to count.
+    fn share(&self, index: usize, choice: &Choice<'_>, panics: &Cell<Option<bool>>) -> u64 {
+        let Some(endpoint) = self.endpoints.get(index) else { return 0 };
+        if !choice.tried.is_empty() && choice.tried.contains(endpoint) {
+            return 0;
+        }
+        match endpoint.health_state(choice.now) {
+            State::Healthy => self.slow_start.map_or(WHOLE, |ramp| endpoint.health.share(choice.now, ramp)),
+            State::Drained => 0,
+            State::Unhealthy | State::Ejected => {
+                let ignored = panics.get().unwrap_or_else(|| self.is_in_panic(choice.now));
+                panics.set(Some(ignored));
+                if ignored { WHOLE } else { 0 }
+            }
+        }
+    }
+
+    /// Whether so few endpoints are healthy that health is to be ignored. Drained ones don't count.
+    #[must_use]
+    pub fn is_in_panic(&self, now: Instant) -> bool {
+        let (mut healthy, mut all) = (0, 0);
+        for state in self.endpoints.iter().map(|endpoint| endpoint.health_state(now)) {
+            healthy += u64::from(state == State::Healthy);
+            all += u64::from(state != State::Drained);
+        }
+        !self.panic_threshold.is_reached(healthy, all)
+    }
+
+    /// What part of its weight the endpoint has while it starts slowly; `None` when it has its whole.
+    #[must_use]
+    pub fn slow_start(&self, endpoint: &Endpoint, now: Instant) -> Option<f64> {
+        let share = endpoint.health.share(now, self.slow_start?);
+        #[expect(clippy::cast_precision_loss, reason = "at most 1024")]
+        (share < WHOLE && endpoint.health_state(now) == State::Healthy).then(|| share as f64 / WHOLE as f64)
     }
 
     /// The power of two choices: two different endpoints are drawn by weight, and the preferred one of them is taken
@@ -100,16 +147,34 @@ impl EndpointSet {
     fn better_of_two(
         &self,
         choice: &Choice<'_>,
-        eligible: impl Fn(usize) -> bool,
-        prefers: impl Fn(&Endpoint, &Endpoint) -> bool,
+        share: impl Fn(usize) -> u64,
+        prefers: impl Fn(Weighed<'_>, Weighed<'_>) -> bool,
     ) -> Option<usize> {
-        let first = self.weights.draw(choice.random, &eligible)?;
-        let other = |index: usize| index != first && eligible(index);
+        let first = self.weights.draw(choice.random, &share)?;
+        let other = |index: usize| if index == first { 0 } else { share(index) };
         let Some(second) = self.weights.draw(remix(choice.random), other) else { return Some(first) };
-        match (self.endpoints.get(first), self.endpoints.get(second)) {
+        let weighed = |index: usize| {
+            let endpoint = self.endpoints.get(index)?;
+            Some(Weighed { endpoint, weight: u64::from(endpoint.weight).saturating_mul(share(index)) })
+        };
+        match (weighed(first), weighed(second)) {
             (Some(one), Some(two)) if prefers(two, one) => Some(second),
             _ => Some(first),
         }
+    }
+}
+
+/// An endpoint with its weight of the moment, in parts of [`WHOLE`].
+#[derive(Clone, Copy)]
+struct Weighed<'a> {
+    endpoint: &'a Endpoint,
+    weight: u64,
+}
+
+#[cfg(test)]
+impl<'a> From<&'a Arc<Endpoint>> for Weighed<'a> {
+    fn from(endpoint: &'a Arc<Endpoint>) -> Self {
+        Self { endpoint, weight: u64::from(endpoint.weight) * WHOLE }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::endpoint::Endpoint;
+use super::weights::passes;
 
 /// More turns than this are scaled down, which rounds the shares of endpoints of very different weights.
 const MAX_TURNS: u64 = 1 << 16;
@@ -25,16 +26,27 @@ impl RoundRobin {
         Self { round: round(&weights), turn: Arc::clone(turn) }
     }
 
-    /// The next eligible endpoint. A turn that falls on another one is used up, so that its share goes to all the
-    /// others and not to its neighbour.
-    pub(super) fn choose(&self, eligible: impl Fn(usize) -> bool) -> Option<usize> {
+    /// The next endpoint with a `share` above 0; one with less than [`WHOLE`](super::WHOLE) passes up turns at random.
+    /// A turn that falls on another one is used up, so that its share goes to all the others and not to its neighbour.
+    pub(super) fn choose(&self, random: u64, share: impl Fn(usize) -> u64) -> Option<usize> {
         let next = || {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.round.len().max(1) as u64;
             self.at(usize::try_from(turn).unwrap_or(0))
         };
         // other threads take turns too, so a whole round may go by without an eligible one: then any will do
-        let taken = (0..self.round.len()).find_map(|_| next().filter(|index| eligible(*index)));
-        taken.or_else(|| (0..self.round.len()).filter_map(|turn| self.at(turn)).find(|index| eligible(*index)))
+        let mut passed_up = None;
+        for walked in 0..self.round.len() as u64 {
+            let Some(index) = next() else { continue };
+            let share = share(index);
+            if passes(share, random.wrapping_add(walked)) {
+                return Some(index);
+            }
+            if share > 0 {
+                passed_up.get_or_insert(index);
+            }
+        }
+        let any = || (0..self.round.len()).filter_map(|turn| self.at(turn)).find(|index| share(*index) > 0);
+        passed_up.or_else(any)
     }
 
     fn at(&self, turn: usize) -> Option<usize> {

@@ -17,7 +17,7 @@ fn balances() -> [Balance; 5] {
 
 fn set(balance: &Balance, weights: &[u32]) -> EndpointSet {
     let endpoints = (1_u16..).zip(weights).map(|(index, weight)| endpoint(index, *weight)).collect();
-    EndpointSet::new(endpoints, balance, &Arc::default())
+    EndpointSet::new(endpoints, balance, &Arc::default(), &health::Settings::default())
 }
 
 fn at(millis: u64) -> Instant {
@@ -135,7 +135,7 @@ proptest! {
         let before = set(&balance, &weights);
         let leaver = Arc::clone(&before.as_slice()[leaver.index(weights.len())]);
         let rest = before.as_slice().iter().filter(|one| !Arc::ptr_eq(one, &leaver)).map(Arc::clone).collect();
-        let after = EndpointSet::new(rest, &balance, &Arc::default());
+        let after = EndpointSet::new(rest, &balance, &Arc::default(), &health::Settings::default());
         let mut without = Tried::default();
         without.add(&leaver);
         let none = Tried::default();

@@ -1,5 +1,7 @@
 //! Drawing by weight.
 
+use super::super::health::WHOLE;
+
 /// Weights as their running sums, so that a draw is one binary search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Weights {
@@ -27,16 +29,19 @@ impl Weights {
         self.sums.partition_point(|sum| *sum <= point)
     }
 
-    /// An eligible index, each with the chance of its share in the weight of the eligible ones.
-    pub(super) fn draw(&self, random: u64, eligible: impl Fn(usize) -> bool) -> Option<usize> {
+    /// An index, each with the chance of its weight times `share` (0 to [`WHOLE`]) among all of these products.
+    pub(super) fn draw(&self, random: u64, share: impl Fn(usize) -> u64) -> Option<usize> {
         let index = self.index(random);
-        if index < self.sums.len() && eligible(index) {
+        if index < self.sums.len() && passes(share(index), random) {
             return Some(index);
         }
-        // Drawing anew among the eligible ones keeps the proportions: w/W + (1 - E/W) * w/E = w/E.
+        // With e = w * share and their sum E, drawing anew among them keeps the proportions: e/W + (1 - E/W) * e/E = e/E.
         let weights =
             || self.sums.iter().scan(0, |before, sum| Some(sum - std::mem::replace(before, *sum))).enumerate();
-        let candidates = || weights().filter(|(index, weight)| *weight > 0 && eligible(*index));
+        let candidates = || {
+            let effective = weights().map(|(index, weight)| (index, weight.saturating_mul(share(index))));
+            effective.filter(|(_, weight)| *weight > 0)
+        };
         let mut point = scale(remix(random ^ 1), candidates().map(|(_, weight)| weight).sum());
         for (index, weight) in candidates() {
             match point.checked_sub(weight) {
@@ -46,6 +51,11 @@ impl Weights {
         }
         None
     }
+}
+
+/// Whether something with this share of [`WHOLE`] is taken; `random` decides where it is but a part.
+pub(super) fn passes(share: u64, random: u64) -> bool {
+    share >= WHOLE || (share > 0 && scale(remix(random ^ 2), WHOLE) < share)
 }
 
 /// Things with a share each, at least one of them above zero.
@@ -119,9 +129,23 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(7);
         let mut counts = [0_u32; 3];
         for _ in 0..50_000 {
-            counts[weights.draw(rng.u64(..), |index| index != 0).expect("two are eligible")] += 1;
+            counts[weights.draw(rng.u64(..), |index| if index == 0 { 0 } else { WHOLE }).expect("two are eligible")] +=
+                1;
         }
         assert_eq!(counts[0], 0);
         assert!(counts[1].abs_diff(30_000) < 600, "{counts:?}");
+    }
+
+    #[test]
+    fn a_part_of_a_weight_is_drawn_as_such() {
+        let weights = Weights::new([1, 1, 2]);
+        let shares = [WHOLE / 8, WHOLE, WHOLE / 2];
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut counts = [0_u32; 3];
+        for _ in 0..85_000 {
+            counts[weights.draw(rng.u64(..), |index| shares[index]).expect("all are eligible")] += 1;
+        }
+        // 1/8, 1 and 1 of 17/8
+        assert!(counts[0].abs_diff(5000) < 300 && counts[1].abs_diff(40_000) < 800, "{counts:?}");
     }
 }
