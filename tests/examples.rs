@@ -33,6 +33,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("http://10.0.0.9/healthz", "200 health -"),
         ],
     ),
+    ("resilient-upstream.toml", &[("http://shop.example.com/", "200 shop shop")]),
     (
         "canary.toml",
         &[

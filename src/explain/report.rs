@@ -236,6 +236,10 @@ pub struct Candidate {
     pub weight: u32,
     /// The address that is connected to; `None` for a name, which is resolved while the gateway runs.
     pub address: Option<String>,
+    /// Its health, where anything watches it: always `unknown` here, since an explanation asks nobody; it is taken for
+    /// healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<&'static str>,
     /// Whether it is the one here, with bits that are not random and endpoints that nobody uses.
     pub chosen: bool,
 }

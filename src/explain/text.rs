@@ -117,6 +117,9 @@ fn upstream(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {
     for endpoint in &upstream.endpoints {
         let mark = if endpoint.chosen { '>' } else { ' ' };
         write!(f, "  {mark} {} weight {}", endpoint.url, endpoint.weight)?;
+        if let Some(health) = endpoint.health {
+            write!(f, ", health {health}")?;
+        }
         f.write_str(if endpoint.address.is_some() { "\n" } else { " (not resolved)\n" })?;
     }
     Ok(())

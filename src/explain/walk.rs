@@ -39,6 +39,7 @@ use crate::pipeline::{body, fail, respond};
 use crate::policy::hygiene::hop_by_hop::Upgrading;
 use crate::policy::timeout::Timeout;
 use crate::snapshot::{Listener, Route, Snapshot};
+use crate::upstream::health::Kind;
 use crate::upstream::{self, Balance, DEMO, Tried};
 
 /// Bits where the engine takes random ones: the same question gets the same answer.
@@ -439,6 +440,43 @@ impl Walk<'_> {
         let written = Origin::default();
         let origin = if is_default { &written } else { plan.upstream.upstream.origin() };
         self.limit("upstream.connect_timeout", Period(connect), origin);
+        self.limits_of_health(&plan.upstream.upstream);
+    }
+
+    /// What keeps requests from endpoints, each where it is set.
+    fn limits_of_health(&mut self, upstream: &upstream::Upstream) {
+        let (settings, origins) = upstream.health();
+        if let (Some(check), Some(origin)) = (&settings.check, &origins.check) {
+            let what = match &check.kind {
+                Kind::Http { path, .. } => format!("GET {path}"),
+                Kind::Tcp => "a connection".to_owned(),
+                Kind::Grpc { service, .. } => format!("gRPC {service:?}"),
+            };
+            let upstream::health::Check { unhealthy_after, healthy_after, .. } = check;
+            let value = format!(
+                "{what} every {}, unhealthy after {unhealthy_after}, healthy after {healthy_after}",
+                Period(check.interval)
+            );
+            self.limit("upstream.health_check", value, origin);
+        }
+        if let (Some(outlier), Some(origin)) = (&settings.outlier, &origins.outlier) {
+            let rate = outlier.success_rate.as_ref();
+            let rate =
+                rate.map_or_else(String::new, |rate| format!(" or a success rate {} below the peers'", rate.margin));
+            let value = format!(
+                "{} failures in a row{rate} eject for {}, at most {}",
+                outlier.consecutive_failures,
+                Period(outlier.eject_for),
+                outlier.max_ejected
+            );
+            self.limit("upstream.outlier", value, origin);
+        }
+        if let (Some(slow_start), Some(origin)) = (settings.slow_start, &origins.slow_start) {
+            self.limit("upstream.slow_start", Period(slow_start), origin);
+        }
+        if let Some(origin) = &origins.panic_threshold {
+            self.limit("upstream.panic_threshold", settings.panic_threshold, origin);
+        }
     }
 
     fn limits_of_retries(&mut self, route: &Route, plan: &Plan<'_>) {
@@ -507,6 +545,8 @@ impl Walk<'_> {
             tried: &tried,
         });
         let known = upstream.roster().endpoints();
+        let (settings, _) = upstream.health();
+        let health = (settings.check.is_some() || settings.outlier.is_some()).then_some("unknown");
         let endpoints = upstream.roster().declared().map(|(url, weight)| {
             let url = url.to_string();
             let endpoint = known.as_slice().iter().find(|endpoint| *endpoint.url == *url);
@@ -515,6 +555,7 @@ impl Walk<'_> {
             Candidate {
                 weight,
                 address: endpoint.map(|endpoint| endpoint.address.to_string()),
+                health,
                 chosen: endpoint.is_some_and(|endpoint| is_chosen(endpoint)),
                 url,
             }

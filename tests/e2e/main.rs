@@ -19,6 +19,8 @@ mod access_log;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod http2;
 #[cfg(test)]
 mod hygiene;

@@ -130,6 +130,8 @@ fn the_table_equals_the_exposition() {
     live.upstreams[0].attempted(Outcome::Reset, Duration::ZERO);
     live.upstreams[0].hedged(true);
     live.upstreams[0].shed(Shed::QueueFull);
+    live.upstreams[0].health_checked(true);
+    live.upstreams[0].note_health([("healthy", 1)], [("success_rate", 1)]);
     live.listeners[0].handshake(Handshake::Full);
     let text = text(&metrics);
     for family in families() {
