@@ -274,7 +274,6 @@ impl Relay<'_> {
             self.send(piece, total)?;
         }
         if !self.up.is_upgraded() {
-            self.down.hold(true);
             self.down.end_body(trailers).map_err(|_| Interruption::ClientGone)?;
         }
         Ok(Step::Ended)
