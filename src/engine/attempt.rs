@@ -201,7 +201,7 @@ fn ended(session: UpstreamSession, reused: bool, result: Result<Received, Interr
 
 fn start(connected: Connected, head: &UpstreamHead<'_>) -> Result<UpstreamSession, UpstreamError> {
     match connected {
-        Connected::H1(transport) => UpstreamSession::start_h1(transport, head),
+        Connected::H1(transport) => Ok(UpstreamSession::start_h1(transport, head)),
         Connected::H2(mut connection) => UpstreamSession::start_h2(&mut connection, head),
     }
 }

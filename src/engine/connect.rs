@@ -139,7 +139,7 @@ pub async fn connect(
         }
         Speak::H2 => handshake(io).await,
         Speak::Negotiate if alpn_h2 => handshake(io).await,
-        Speak::Negotiate | Speak::H1 => Ok(Connected::H1(Transport::gathering(io))),
+        Speak::Negotiate | Speak::H1 => Ok(Connected::H1(Transport::new(io))),
     }
 }
 
@@ -164,7 +164,7 @@ async fn handshake(io: Io) -> io::Result<Connected> {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_reset_streams(64)
         .max_header_list_size(64 * 1024)
-        .handshake::<_, Bytes>(Transport::direct(io))
+        .handshake::<_, Bytes>(Transport::new(io))
         .await
         .map_err(io::Error::other)?;
     let state = Arc::new(H2State::default());

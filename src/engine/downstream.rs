@@ -1,23 +1,23 @@
-//! The client's side of one exchange: HTTP/1.1 by pingora's session, HTTP/2 by the stream halves of `h2`.
+//! The client's side of one exchange: HTTP/1 over our own transport, HTTP/2 by the stream halves of `h2`.
 //!
-//! Everything is poll-shaped, so that the relay can watch both directions of both sides from one place. HTTP/2 does not
-//! go through pingora's session type: it holds both halves behind one `&mut`, drops request trailers and interim
-//! responses, and hides refused streams from the log; the handshake and its limits are pingora's.
+//! Everything is poll-shaped, so that the relay can watch both directions of both sides from one place. Pingora's session
+//! types serve neither: for HTTP/1 they own the connection and keep a head and 64 KiB of their own for each request, and
+//! for HTTP/2 they hold both halves behind one `&mut`, drop request trailers and interim responses, and hide refused
+//! streams from the log; the handshake and its limits are pingora's.
 
-use std::future::Future;
 use std::io;
-use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
-use pingora_core::protocols::http::v1::server::HttpSession;
-use pingora_http::{RequestHeader, ResponseHeader};
 
-use super::head_guard::GuardVerdict;
+use super::h1::body::{BodyError, Reading, Writing};
+use super::h1::chunks::{Bounds, Chunks, Grammar};
+use super::h1::head::is_kept;
+use super::head_guard::HeadLimits;
 use super::head_wire::{self, Framing, Persistence};
 use super::transport::Transport;
 use crate::model::response::{BodyLength, ResponseHead};
@@ -48,10 +48,10 @@ impl From<h2::Error> for ClientError {
     }
 }
 
-/// One piece of a body: borrowed from a session's buffer, or owned.
+/// One piece of a body: borrowed from a connection's buffer, or owned.
 #[derive(Debug)]
 pub enum Piece<'a> {
-    /// In a session's buffer until its next read.
+    /// In a connection's buffer until its next read.
     Borrowed(&'a [u8]),
     /// A frame of its own.
     Owned(Bytes),
@@ -87,22 +87,15 @@ pub enum Downstream {
 }
 
 /// An HTTP/1 exchange.
+#[derive(Debug)]
 pub struct H1Downstream {
-    session: Box<HttpSession>,
     transport: Transport,
     version: Version,
+    reading: Reading,
+    writing: Writing,
     upgraded: bool,
     keep_alive: bool,
     close_delimited: bool,
-}
-
-impl std::fmt::Debug for H1Downstream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("H1Downstream")
-            .field("version", &self.version)
-            .field("upgraded", &self.upgraded)
-            .finish_non_exhaustive()
-    }
 }
 
 /// An HTTP/2 exchange.
@@ -117,19 +110,25 @@ pub struct H2Downstream {
 }
 
 impl H1Downstream {
-    /// Takes the head out of a session that has read it; the session keeps what its framing needs.
+    /// The exchange of a head that has been taken from `transport` and whose framing has one reading. `limits` bound what
+    /// is not data in its body.
     #[must_use]
-    pub fn new(mut session: Box<HttpSession>, transport: Transport) -> (http::request::Parts, Bytes, Self) {
-        let raw = session.get_headers_raw_bytes();
-        // Decides the body's framing from the head while the head is still there.
-        let _ = session.is_body_done();
-        session.set_close_on_response_before_downstream_finish(false);
-        let keep_alive = session.will_keepalive();
-        let stub = stub_of(session.req_header());
-        let head = std::mem::replace(session.req_header_mut(), stub);
-        let version = head.version;
-        let this = Self { session, transport, version, upgraded: false, keep_alive, close_delimited: false };
-        (head.into(), raw, this)
+    pub fn new(head: &http::request::Parts, transport: Transport, limits: HeadLimits) -> Self {
+        let bounds = Bounds { size: limits.size, count: limits.count };
+        let reading = if head.headers.contains_key(TRANSFER_ENCODING) {
+            Reading::Chunked(Chunks::new(Grammar::Exact, bounds))
+        } else {
+            Reading::length(head.headers.get(CONTENT_LENGTH).and_then(parse_length).unwrap_or(0))
+        };
+        Self {
+            transport,
+            version: head.version,
+            reading,
+            writing: Writing::Length(0),
+            upgraded: false,
+            keep_alive: is_kept(head.version, &head.headers),
+            close_delimited: false,
+        }
     }
 
     /// Whether the connection may carry another request once this exchange is over.
@@ -149,26 +148,14 @@ impl H1Downstream {
         self.keep_alive = false;
     }
 
-    /// Ends the exchange. `true`: the connection is clean and its bytes beyond this exchange are back in the transport.
-    pub async fn finish(mut self) -> bool {
-        if !self.keeps_alive() || !self.session.is_body_done() {
-            return false;
-        }
-        self.session.set_pipelining_enabled(true);
-        // The body is done, so nothing is drained and nothing waits here.
-        match self.session.reuse().await {
-            Ok(Some(reusable)) => {
-                let (_, prefix) = reusable.into_parts();
-                if let Some(prefix) = prefix {
-                    self.transport.unread(&prefix);
-                }
-                true
-            }
-            _ => false,
-        }
+    /// Ends the exchange: the connection, and whether it may carry another.
+    #[must_use]
+    pub fn finish(self) -> (Transport, bool) {
+        let is_clean = self.keeps_alive() && self.reading.is_done();
+        (self.transport, is_clean)
     }
 
-    fn write_head(&mut self, head: &ResponseHead, length: BodyLength, upgrade: bool) -> Result<(), ClientError> {
+    fn write_head(&mut self, head: &ResponseHead, length: BodyLength, upgrade: bool) {
         let declared = || head.headers.get(CONTENT_LENGTH).and_then(parse_length);
         let framing = match length {
             // A HEAD or 304 answer may say how long the body would have been (RFC 9110 §8.6).
@@ -188,50 +175,13 @@ impl H1Downstream {
             Version::HTTP_11 => Persistence::Implied,
             _ => Persistence::KeepAlive,
         };
-        let wire = head_wire::response(head.status, &head.headers, framing, persistence);
-        self.write_through_session(head.status, framing, wire)
+        self.writing = match framing {
+            Framing::Chunked => Writing::Chunked,
+            _ if upgrade || self.close_delimited => Writing::Raw,
+            _ => Writing::Length(if let BodyLength::Known(length) = length { length } else { 0 }),
+        };
+        head_wire::response(self.transport.outgoing(), head.status, &head.headers, framing, persistence);
     }
-
-    /// Lets the session take note of status and framing while `wire` is what is sent.
-    fn write_through_session(
-        &mut self,
-        status: StatusCode,
-        framing: Framing,
-        wire: BytesMut,
-    ) -> Result<(), ClientError> {
-        let mut parts = Response::new(()).into_parts().0;
-        parts.status = status;
-        match framing {
-            Framing::Silent => {}
-            Framing::Length(length) => drop(parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
-            Framing::Chunked => {
-                parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-        }
-        self.transport.substitute_head(wire);
-        let note = Box::new(ResponseHeader::from(parts));
-        poll_now(self.session.write_response_header(note)).map_err(|()| ClientError::Gone)
-    }
-}
-
-/// A future over a gathering transport is ready at once: writes are taken whole.
-fn poll_now<T, E>(future: impl Future<Output = Result<T, E>>) -> Result<(), ()> {
-    let mut cx = Context::from_waker(std::task::Waker::noop());
-    match pin!(future).poll(&mut cx) {
-        Poll::Ready(Ok(_)) => Ok(()),
-        Poll::Ready(Err(_)) | Poll::Pending => Err(()),
-    }
-}
-
-/// What pingora's session needs of the head after it has been read: method, version, and whether it asks to upgrade.
-fn stub_of(head: &RequestHeader) -> RequestHeader {
-    let mut parts = http::Request::new(()).into_parts().0;
-    parts.method = head.method.clone();
-    parts.version = head.version;
-    if let Some(upgrade) = head.headers.get(UPGRADE) {
-        parts.headers.insert(UPGRADE, upgrade.clone());
-    }
-    RequestHeader::from(parts)
 }
 
 /// The value of a single, well-formed `Content-Length`.
@@ -257,7 +207,7 @@ impl Downstream {
     /// Whether the request has no (more) body.
     pub fn body_done(&mut self) -> bool {
         match self {
-            Self::H1(h1) => h1.session.is_body_done(),
+            Self::H1(h1) => h1.reading.is_done(),
             Self::H2(h2) => h2.body_ended || h2.body.is_end_stream(),
         }
     }
@@ -265,20 +215,10 @@ impl Downstream {
     /// The next piece of the request body; `None` at its end.
     pub fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ClientError>> {
         match self {
-            Self::H1(h1) => match ready!(pin!(h1.session.read_body_bytes()).poll(cx)) {
-                Ok(piece) => Poll::Ready(Ok(piece)),
-                Err(_) if matches!(h1.transport.guard_verdict(), GuardVerdict::Refused(_)) => {
-                    Poll::Ready(Err(ClientError::BadBody))
-                }
-                Err(error)
-                    if matches!(
-                        error.etype(),
-                        pingora_error::ErrorType::ConnectionClosed | pingora_error::ErrorType::ReadError
-                    ) =>
-                {
-                    Poll::Ready(Err(ClientError::Gone))
-                }
-                Err(_) => Poll::Ready(Err(ClientError::BadBody)),
+            Self::H1(h1) => match ready!(h1.reading.poll(cx, &mut h1.transport)) {
+                Ok(length) => Poll::Ready(Ok(length.map(|length| h1.transport.take_arrived(length)))),
+                Err(BodyError::Cut) => Poll::Ready(Err(ClientError::Gone)),
+                Err(BodyError::Malformed) => Poll::Ready(Err(ClientError::BadBody)),
             },
             Self::H2(h2) => match ready!(h2.body.poll_data(cx)) {
                 Some(Ok(data)) => {
@@ -295,8 +235,7 @@ impl Downstream {
         }
     }
 
-    /// The request's trailers, once its body has ended. HTTP/1 trailers are discarded by pingora's reader, which
-    /// RFC 9110 §6.5.1 allows.
+    /// The request's trailers, once its body has ended. HTTP/1 trailers are discarded, which RFC 9110 §6.5.1 allows.
     pub fn poll_request_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, ClientError>> {
         match self {
             Self::H1(_) => Poll::Ready(Ok(None)),
@@ -320,8 +259,9 @@ impl Downstream {
         match self {
             Self::H1(h1) if h1.version != Version::HTTP_11 => Ok(()),
             Self::H1(h1) => {
-                let wire = head_wire::response(head.status, &head.headers, Framing::Silent, Persistence::Implied);
-                h1.write_through_session(head.status, Framing::Silent, wire)
+                let wire = h1.transport.outgoing();
+                head_wire::response(wire, head.status, &head.headers, Framing::Silent, Persistence::Implied);
+                Ok(())
             }
             Self::H2(h2) => {
                 let mut response = Response::new(());
@@ -337,7 +277,9 @@ impl Downstream {
         match self {
             Self::H1(h1) => {
                 h1.upgraded = true;
-                h1.write_head(head, BodyLength::Absent, true)
+                h1.reading = Reading::UntilClose;
+                h1.write_head(head, BodyLength::Absent, true);
+                Ok(())
             }
             Self::H2(_) => Err(ClientError::Gone),
         }
@@ -346,7 +288,10 @@ impl Downstream {
     /// Sends the final head.
     pub fn send_head(&mut self, head: ResponseHead, length: BodyLength) -> Result<(), ClientError> {
         match self {
-            Self::H1(h1) => h1.write_head(&head, length, false),
+            Self::H1(h1) => {
+                h1.write_head(&head, length, false);
+                Ok(())
+            }
             Self::H2(h2) => {
                 let mut response = Response::new(());
                 *response.status_mut() = head.status;
@@ -372,7 +317,7 @@ impl Downstream {
     /// Sends a piece of body; ask [`Downstream::poll_writable`] first.
     pub fn send_body(&mut self, piece: Piece<'_>) -> Result<(), ClientError> {
         match self {
-            Self::H1(h1) => poll_now(h1.session.write_body(piece.as_slice())).map_err(|()| ClientError::Gone),
+            Self::H1(h1) => h1.writing.send(&mut h1.transport, piece.as_slice()).map_err(ClientError::from),
             Self::H2(h2) => match h2.send.as_mut() {
                 Some(send) => send.send_data(piece.into_bytes(), false).map_err(ClientError::from),
                 None => Err(ClientError::Gone),
@@ -380,10 +325,10 @@ impl Downstream {
         }
     }
 
-    /// Ends the body, with trailers where the version carries them; pingora's writer has none for HTTP/1.
+    /// Ends the body; trailers go on where the client speaks HTTP/2.
     pub fn end_body(&mut self, trailers: Option<HeaderMap>) -> Result<(), ClientError> {
         match self {
-            Self::H1(h1) => poll_now(h1.session.finish_body()).map_err(|()| ClientError::Gone),
+            Self::H1(h1) => h1.writing.end(&mut h1.transport).map_err(ClientError::from),
             Self::H2(h2) => {
                 let Some(send) = h2.send.as_mut().filter(|_| !h2.ended) else { return Ok(()) };
                 h2.ended = true;
@@ -395,14 +340,7 @@ impl Downstream {
         }
     }
 
-    /// Holds flushes back, so that a head and its first bytes leave together.
-    pub fn hold(&mut self, held: bool) {
-        if let Self::H1(h1) = self {
-            h1.transport.hold_flushes(held);
-        }
-    }
-
-    /// Sends what is held, before the task waits. `Ready` when nothing is left here.
+    /// Sends what was written, before the task waits. `Ready` when nothing is left here.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         match self {
             Self::H1(h1) => h1.transport.poll_flush_waiting(cx).map_err(ClientError::from),

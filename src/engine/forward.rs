@@ -299,7 +299,6 @@ impl<'a> Run<'a> {
         let status = head.status;
         let deadline = plan.deadline_of_response(&head);
         let length = if encoder.is_some() { BodyLength::Unknown } else { length };
-        self.down.hold(true);
         let sent = if upgraded { self.down.send_upgrade(&head) } else { self.down.send_head(head, length) };
         if sent.is_err() {
             session.cancel();

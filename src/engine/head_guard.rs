@@ -1,11 +1,10 @@
-//! Judges the framing bytes of a request as they come from the wire, before a parser may repair them: its head, and the
-//! lines between the chunks of its body.
+//! Judges the bytes of a request head as they come from the wire, before anything takes them apart.
 //!
-//! Pingora accepts bare LF, escapes a space in the target, drops `Content-Length` beside `Transfer-Encoding`, answers a
-//! head that is too large with 400, and takes a chunk without a size for the last one: each of them is a way in which
-//! two programs may read one request differently (RFC 9112 §11.2). The guard sees every byte once, allocates nothing,
-//! and its refusal ends the read.
+//! A bare LF, a space in the target, white space before a colon, a folded line: each of them is a way in which two programs
+//! may read one request differently (RFC 9112 §11.2). The guard sees every byte once and allocates nothing; it tells
+//! idle, partial and complete apart, which is what the deadlines need, and where the head ends.
 
+use super::h1::chunks::is_token;
 use crate::model::verdict::{Code, Rejection};
 
 /// The bounds of one request head.
@@ -51,8 +50,6 @@ pub enum HeadFault {
     TooLarge,
     /// More field lines than the listener's `header_count`.
     TooMany,
-    /// A chunk's line is not a size in hexadecimal with well-formed extensions (RFC 9112 §7.1), or its data has no end.
-    Chunk,
     /// The bytes are a TLS handshake: the client speaks HTTPS to a port that speaks HTTP.
     Tls,
 }
@@ -71,7 +68,6 @@ impl HeadFault {
             Self::FieldName => (Code::BadRequest, "a malformed field name"),
             Self::TooLarge => (Code::HeadersTooLarge, "the request head is larger than this listener accepts"),
             Self::TooMany => (Code::HeadersTooLarge, "more field lines than this listener accepts"),
-            Self::Chunk => (Code::BadRequest, "a malformed chunk in the body"),
             Self::Tls => (Code::BadRequest, "a TLS handshake on a port that speaks HTTP in clear"),
         };
         Rejection::new(code, detail)
@@ -90,34 +86,13 @@ enum State {
     Name,
     /// Within a field value.
     Value,
-    /// Within a chunk's size, after this many digits.
-    ChunkSize(u8),
-    /// At the first byte of an extension's name, or within it.
-    ExtensionName {
-        begun: bool,
-    },
-    /// At the first byte of an extension's value, or within it.
-    ExtensionValue {
-        begun: bool,
-    },
-    /// Within an extension's quoted value.
-    Quoted {
-        escaped: bool,
-    },
-    /// After an extension's quoted value.
-    Unquoted,
-    /// Within the data of a chunk, before this many more bytes.
-    ChunkData(u64),
-    /// After the data of a chunk, before its CRLF.
-    ChunkEnd,
-    /// After the empty line, or after the last chunk and its trailers.
+    /// After the empty line.
     Done,
     Refused(HeadFault),
 }
 
 /// See the module's documentation.
 #[derive(Debug, Clone, Copy)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the bytes so far")]
 pub struct HeadGuard {
     state: State,
     limits: HeadLimits,
@@ -131,14 +106,6 @@ pub struct HeadGuard {
     after_space: bool,
     /// How much of the version has matched, after the second space.
     version: u8,
-    /// How much of `transfer-encoding` the name at hand has matched; `u8::MAX` when it is another one.
-    coding: u8,
-    /// The body comes in chunks.
-    chunked: bool,
-    /// The field lines are those after the last chunk.
-    in_trailers: bool,
-    /// Size of the chunk at hand.
-    chunk: u64,
 }
 
 impl HeadGuard {
@@ -154,10 +121,6 @@ impl HeadGuard {
             spaces: 0,
             after_space: false,
             version: 0,
-            coding: 0,
-            chunked: false,
-            in_trailers: false,
-            chunk: 0,
         }
     }
 
@@ -166,18 +129,22 @@ impl HeadGuard {
     pub const fn verdict(&self) -> GuardVerdict {
         match self.state {
             State::Before => GuardVerdict::Idle,
-            State::Done
-            | State::ChunkSize(_)
-            | State::ExtensionName { .. }
-            | State::ExtensionValue { .. }
-            | State::Quoted { .. }
-            | State::Unquoted
-            | State::ChunkData(_)
-            | State::ChunkEnd => GuardVerdict::Complete,
-            _ if self.in_trailers && !matches!(self.state, State::Refused(_)) => GuardVerdict::Complete,
+            State::Done => GuardVerdict::Complete,
             State::Refused(fault) => GuardVerdict::Refused(fault),
             _ => GuardVerdict::Partial,
         }
+    }
+
+    /// The bytes of the head so far, with the empty lines before it.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The field lines so far.
+    #[must_use]
+    pub const fn fields(&self) -> usize {
+        self.fields
     }
 
     /// Judges the next bytes from the wire.
@@ -187,24 +154,15 @@ impl HeadGuard {
             if matches!(self.state, State::Done | State::Refused(_)) {
                 break;
             }
-            if let State::ChunkData(left) = self.state {
-                let length = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                rest = rest.get(length..).unwrap_or_default();
-                let left = left - length as u64;
-                self.state = if left == 0 { State::ChunkEnd } else { State::ChunkData(left) };
+            // The bulk of a head is what may go on and on: run to the next byte that could matter.
+            let run = self.run(rest);
+            if run > 0 {
+                self.size += run;
+                rest = rest.get(run..).unwrap_or_default();
+                self.check_size();
                 continue;
             }
             rest = after;
-            if self.state == State::Value {
-                // The bulk of a head is field values: run to the next byte that could matter.
-                let run = after.iter().take_while(|byte| is_plain_value(**byte)).count();
-                if is_plain_value(byte) && !self.after_cr {
-                    self.size += 1 + run;
-                    rest = after.get(run..).unwrap_or_default();
-                    self.check_size();
-                    continue;
-                }
-            }
             self.size += 1;
             self.step(byte);
             self.check_size();
@@ -212,10 +170,25 @@ impl HeadGuard {
         self.verdict()
     }
 
+    /// How many of the next bytes change nothing but the size.
+    fn run(&mut self, bytes: &[u8]) -> usize {
+        if self.after_cr {
+            return 0;
+        }
+        let bytes = bytes.iter();
+        let run = match self.state {
+            State::Value => bytes.take_while(|byte| is_plain_value(**byte)).count(),
+            State::Name => bytes.take_while(|byte| is_token(**byte)).count(),
+            State::RequestLine if self.spaces == 1 => bytes.take_while(|byte| is_target_byte(**byte)).count(),
+            _ => 0,
+        };
+        self.after_space &= run == 0;
+        run
+    }
+
     fn check_size(&mut self) {
         if self.size > self.limits.size && !matches!(self.state, State::Refused(_)) {
-            // Trailers are part of the body.
-            self.state = State::Refused(if self.in_trailers { HeadFault::Chunk } else { HeadFault::TooLarge });
+            self.state = State::Refused(HeadFault::TooLarge);
         }
     }
 
@@ -243,79 +216,15 @@ impl HeadGuard {
             State::RequestLine if self.spaces == 2 && self.version == 8 => State::LineStart,
             State::RequestLine if self.spaces == 2 => State::Refused(HeadFault::Version),
             State::Before | State::RequestLine => State::Refused(HeadFault::RequestLine),
-            State::LineStart if self.chunked && !self.in_trailers => self.next_chunk(),
             State::LineStart => State::Done,
-            State::ChunkSize(0)
-            | State::ExtensionName { begun: false }
-            | State::ExtensionValue { begun: false }
-            | State::Quoted { .. } => State::Refused(HeadFault::Chunk),
-            State::ChunkSize(_)
-            | State::ExtensionName { begun: true }
-            | State::ExtensionValue { begun: true }
-            | State::Unquoted => self.chunk_line_over(),
-            State::ChunkEnd => self.next_chunk(),
             State::Name => State::Refused(HeadFault::FieldName),
             State::Value => State::LineStart,
             other => other,
         };
     }
 
-    /// The bounds of a head hold for each line between chunks, and for the trailers together.
-    fn next_chunk(&mut self) -> State {
-        (self.size, self.chunk) = (0, 0);
-        State::ChunkSize(0)
-    }
-
-    fn chunk_line_over(&mut self) -> State {
-        if self.chunk > 0 {
-            return State::ChunkData(self.chunk);
-        }
-        (self.size, self.fields, self.in_trailers) = (0, 0, true);
-        State::LineStart
-    }
-
-    fn chunk_line(&mut self, byte: u8) -> State {
-        /// More digits than any body needs.
-        const MOST_DIGITS: u8 = 15;
-        match (self.state, byte) {
-            (State::ChunkSize(digits), byte) if byte.is_ascii_hexdigit() && digits < MOST_DIGITS => {
-                let digit = char::from(byte).to_digit(16).unwrap_or_default();
-                self.chunk = self.chunk << 4 | u64::from(digit);
-                State::ChunkSize(digits + 1)
-            }
-            (
-                State::ChunkSize(1..)
-                | State::ExtensionName { begun: true }
-                | State::ExtensionValue { begun: true }
-                | State::Unquoted,
-                b';',
-            ) => State::ExtensionName { begun: false },
-            (State::ExtensionName { begun: true }, b'=') => State::ExtensionValue { begun: false },
-            (State::ExtensionName { .. }, byte) if is_token(byte) => State::ExtensionName { begun: true },
-            (State::ExtensionValue { begun: false }, b'"') => State::Quoted { escaped: false },
-            (State::ExtensionValue { .. }, byte) if is_token(byte) => State::ExtensionValue { begun: true },
-            (State::Quoted { escaped: false }, b'"') => State::Unquoted,
-            (State::Quoted { escaped: false }, b'\\') => State::Quoted { escaped: true },
-            (State::Quoted { .. }, byte) if is_plain_value(byte) || byte == b'\t' => State::Quoted { escaped: false },
-            _ => State::Refused(HeadFault::Chunk),
-        }
-    }
-
-    /// Follows a field's name, to know whether the body comes in chunks.
-    fn name_byte(&mut self, byte: u8) {
-        const CODING: &[u8; 17] = b"transfer-encoding";
-        let fits = CODING.get(usize::from(self.coding)).is_some_and(|expected| byte.eq_ignore_ascii_case(expected));
-        self.coding = if fits { self.coding + 1 } else { u8::MAX };
-    }
-
     fn next(&mut self, byte: u8) -> State {
         match self.state {
-            State::ChunkSize(_)
-            | State::ExtensionName { .. }
-            | State::ExtensionValue { .. }
-            | State::Quoted { .. }
-            | State::Unquoted
-            | State::ChunkEnd => self.chunk_line(byte),
             State::Before if byte == 0x16 => State::Refused(HeadFault::Tls),
             State::Before if is_token(byte) => State::RequestLine,
             State::Before => State::Refused(HeadFault::RequestLine),
@@ -324,22 +233,10 @@ impl HeadGuard {
             State::LineStart if !is_token(byte) => State::Refused(HeadFault::FieldName),
             State::LineStart => {
                 self.fields += 1;
-                self.coding = 0;
-                self.name_byte(byte);
-                match (self.fields > self.limits.count, self.in_trailers) {
-                    (false, _) => State::Name,
-                    (true, false) => State::Refused(HeadFault::TooMany),
-                    (true, true) => State::Refused(HeadFault::Chunk),
-                }
+                if self.fields > self.limits.count { State::Refused(HeadFault::TooMany) } else { State::Name }
             }
-            State::Name if byte == b':' => {
-                self.chunked |= self.coding == 17 && !self.in_trailers;
-                State::Value
-            }
-            State::Name if is_token(byte) => {
-                self.name_byte(byte);
-                State::Name
-            }
+            State::Name if byte == b':' => State::Value,
+            State::Name if is_token(byte) => State::Name,
             State::Name => State::Refused(HeadFault::FieldName),
             State::Value if byte == b'\t' || (byte >= 0x20 && byte != 0x7f) => State::Value,
             State::Value => State::Refused(HeadFault::ForbiddenByte),
@@ -361,7 +258,7 @@ impl HeadGuard {
         match self.spaces {
             0 if is_token(byte) => State::RequestLine,
             0 => State::Refused(HeadFault::RequestLine),
-            1 if (0x21..0x7f).contains(&byte) && byte != b'#' => State::RequestLine,
+            1 if is_target_byte(byte) => State::RequestLine,
             1 => State::Refused(HeadFault::ForbiddenByte),
             _ => {
                 let position = usize::from(self.version);
@@ -373,16 +270,12 @@ impl HeadGuard {
     }
 }
 
-const fn is_plain_value(byte: u8) -> bool {
-    byte >= 0x20 && byte != 0x7f
+const fn is_target_byte(byte: u8) -> bool {
+    0x21 <= byte && byte < 0x7f && byte != b'#'
 }
 
-/// `tchar` of RFC 9110 §5.6.2.
-const fn is_token(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-    ) || byte.is_ascii_alphanumeric()
+const fn is_plain_value(byte: u8) -> bool {
+    byte >= 0x20 && byte != 0x7f
 }
 
 #[cfg(test)]
@@ -445,39 +338,12 @@ mod tests {
         }
     }
 
-    const CHUNKED: &str = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
-
     #[test]
-    fn passes_chunks_and_their_extensions() {
-        for body in [
-            "0\r\n\r\n",
-            "3\r\nabc\r\n0\r\n\r\n",
-            "A;a=b;c=\"d;\\\"\"\r\n0123456789\r\n0;x\r\nT: v\r\n\r\nGET bad",
-            "3\r\nab",
-        ] {
-            check(&format!("{CHUNKED}{body}"), GuardVerdict::Complete);
-        }
-    }
-
-    #[test]
-    fn refuses_chunks_that_two_programs_could_read_differently() {
-        let table = [
-            ("\r\n", HeadFault::Chunk),
-            ("3 \r\nabc\r\n", HeadFault::Chunk),
-            ("0x3\r\nabc\r\n", HeadFault::Chunk),
-            ("-1\r\n", HeadFault::Chunk),
-            ("3\nabc\r\n", HeadFault::BareLf),
-            ("3\r\nabcX\r\n", HeadFault::Chunk),
-            ("3\r\nabc\n0\r\n\r\n", HeadFault::BareLf),
-            ("3;\r\nabc\r\n", HeadFault::Chunk),
-            ("3;a b\r\nabc\r\n", HeadFault::Chunk),
-            ("3;a=\"\r\nabc\r\n", HeadFault::Chunk),
-            ("1111111111111111\r\n", HeadFault::Chunk),
-            ("0\r\nT : v\r\n\r\n", HeadFault::FieldName),
-        ];
-        for (body, fault) in table {
-            check(&format!("{CHUNKED}{body}"), GuardVerdict::Refused(fault));
-        }
+    fn knows_where_the_head_ends() {
+        let head = "\r\nPOST / HTTP/1.1\r\nA: b\r\nC: d\r\n\r\n";
+        let mut guard = HeadGuard::new(LIMITS);
+        assert_eq!(guard.take(format!("{head}hello\n").as_bytes()), GuardVerdict::Complete);
+        assert_eq!((guard.size(), guard.fields()), (head.len(), 2));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Writes HTTP/1.1 heads: straight from the maps that hold them, once.
+//! Writes HTTP/1.1 heads: straight from the maps that hold them, once, into the bytes that leave.
 
 use bytes::{BufMut, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
@@ -31,36 +31,39 @@ pub enum Persistence {
 /// A request head in HTTP/1.1. Framing and connection fields of the map are left out: `framing` and `persistence`
 /// speak for them. `host` leads (RFC 9110 §7.2).
 pub fn request(
-    method: &Method,
-    target: &str,
-    host: &[u8],
+    wire: &mut BytesMut,
+    (method, target, host): (&Method, &str, &[u8]),
     headers: &HeaderMap,
     framing: Framing,
     persistence: Persistence,
-) -> BytesMut {
-    let mut wire = BytesMut::with_capacity(size_hint(headers) + target.len() + host.len());
+) {
+    wire.reserve(size_hint(headers) + target.len() + host.len());
     wire.put_slice(method.as_str().as_bytes());
     wire.put_u8(b' ');
     wire.put_slice(target.as_bytes());
     wire.put_slice(b" HTTP/1.1\r\nhost: ");
     wire.put_slice(host);
     wire.put_slice(b"\r\n");
-    fields(&mut wire, headers, persistence, true);
-    end(&mut wire, framing, persistence);
-    wire
+    fields(wire, headers, persistence, true);
+    end(wire, framing, persistence);
 }
 
 /// A response head in HTTP/1.1; see [`request`].
-pub fn response(status: StatusCode, headers: &HeaderMap, framing: Framing, persistence: Persistence) -> BytesMut {
-    let mut wire = BytesMut::with_capacity(size_hint(headers));
+pub fn response(
+    wire: &mut BytesMut,
+    status: StatusCode,
+    headers: &HeaderMap,
+    framing: Framing,
+    persistence: Persistence,
+) {
+    wire.reserve(size_hint(headers));
     wire.put_slice(b"HTTP/1.1 ");
     wire.put_slice(status.as_str().as_bytes());
     wire.put_u8(b' ');
     wire.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     wire.put_slice(b"\r\n");
-    fields(&mut wire, headers, persistence, false);
-    end(&mut wire, framing, persistence);
-    wire
+    fields(wire, headers, persistence, false);
+    end(wire, framing, persistence);
 }
 
 fn fields(wire: &mut BytesMut, headers: &HeaderMap, persistence: Persistence, skip_host: bool) {
@@ -85,7 +88,7 @@ fn end(wire: &mut BytesMut, framing: Framing, persistence: Persistence) {
         Framing::Silent => {}
         Framing::Length(length) => {
             wire.put_slice(b"content-length: ");
-            put_decimal(wire, length);
+            put_number(wire, length, 10);
             wire.put_slice(b"\r\n");
         }
         Framing::Chunked => wire.put_slice(b"transfer-encoding: chunked\r\n"),
@@ -99,14 +102,15 @@ fn end(wire: &mut BytesMut, framing: Framing, persistence: Persistence) {
     wire.put_slice(b"\r\n");
 }
 
-fn put_decimal(wire: &mut BytesMut, number: u64) {
+/// Writes a number in a base of at most 16.
+pub fn put_number(wire: &mut BytesMut, number: u64, base: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut digits = [0_u8; 20];
     let mut rest = number;
     let mut length = 0;
     for digit in digits.iter_mut().rev() {
-        // A remainder of ten always fits.
-        *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
-        rest /= 10;
+        *digit = usize::try_from(rest % base).ok().and_then(|value| DIGITS.get(value)).copied().unwrap_or(b'0');
+        rest /= base;
         length += 1;
         if rest == 0 {
             break;
@@ -115,8 +119,9 @@ fn put_decimal(wire: &mut BytesMut, number: u64) {
     wire.put_slice(digits.get(digits.len() - length..).unwrap_or_default());
 }
 
+/// Roughly: the buffer serves one message after another, and grows where it has to.
 fn size_hint(headers: &HeaderMap) -> usize {
-    128 + headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
+    128 + headers.len() * 48
 }
 
 #[cfg(test)]
@@ -138,15 +143,19 @@ mod tests {
 
     #[test]
     fn the_map_does_not_speak_for_framing_or_connection() {
-        let wire = request(&Method::POST, "/a?b", b"h", &headers(), Framing::Length(120), Persistence::Implied);
+        let mut wire = BytesMut::new();
+        let line = (&Method::POST, "/a?b", &b"h"[..]);
+        request(&mut wire, line, &headers(), Framing::Length(120), Persistence::Implied);
         assert_eq!(&wire[..], b"POST /a?b HTTP/1.1\r\nhost: h\r\nx-a: 1\r\nx-a: 2\r\ncontent-length: 120\r\n\r\n");
-        let wire = response(StatusCode::OK, &HeaderMap::new(), Framing::Chunked, Persistence::Close);
+        wire.clear();
+        response(&mut wire, StatusCode::OK, &HeaderMap::new(), Framing::Chunked, Persistence::Close);
         assert_eq!(&wire[..], b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n");
     }
 
     #[test]
     fn an_upgrade_keeps_its_field() {
-        let wire = request(&Method::GET, "/", b"h", &headers(), Framing::Silent, Persistence::Upgrade);
+        let mut wire = BytesMut::new();
+        request(&mut wire, (&Method::GET, "/", b"h"), &headers(), Framing::Silent, Persistence::Upgrade);
         assert_eq!(
             &wire[..],
             b"GET / HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nx-a: 1\r\nx-a: 2\r\nconnection: upgrade\r\n\r\n"
@@ -154,11 +163,13 @@ mod tests {
     }
 
     #[test]
-    fn decimals_are_written_whole() {
-        for number in [0, 7, 10, 1_234_567_890, u64::MAX] {
+    fn numbers_are_written_whole() {
+        for number in [0, 7, 10, 255, 1_234_567_890, u64::MAX] {
             let mut wire = BytesMut::new();
-            put_decimal(&mut wire, number);
-            assert_eq!(wire, number.to_string().as_bytes());
+            put_number(&mut wire, number, 10);
+            wire.put_u8(b' ');
+            put_number(&mut wire, number, 16);
+            assert_eq!(wire, format!("{number} {number:x}").as_bytes());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The exchange loop and everything that speaks HTTP: the only user of pingora's sessions.
+//! The exchange loop and everything that speaks HTTP: the only user of pingora.
 //!
 //! `serve` runs a connection, `exchange` a request: it views, asks the pipeline, and applies. What is decided is
 //! decided in `pipeline`; here are only bytes, waiting and the order of things.
@@ -9,6 +9,7 @@ pub mod connect;
 pub mod downstream;
 mod exchange;
 mod forward;
+mod h1;
 pub mod head_guard;
 mod head_wire;
 mod hedge;

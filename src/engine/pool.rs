@@ -7,6 +7,7 @@
 //! Newest first, so that a quiet upstream's surplus grows old and is closed. Bounded per endpoint by `pool.idle`.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -64,7 +65,29 @@ impl Owner<'_> {
     }
 }
 
+/// Addresses of ours, which nobody outside can choose.
 type Key = (usize, usize);
+
+/// Mixes the words of a key.
+#[derive(Debug, Default)]
+struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(usize::from(*byte));
+        }
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        // the odd constant of Fibonacci hashing: the high bits depend on all
+        self.0 = (self.0.rotate_left(26) ^ word as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
+}
 
 #[derive(Debug)]
 struct Kept {
@@ -82,26 +105,31 @@ struct Kept {
 struct IdleConnection {
     since: Instant,
     transport: Transport,
-    counted: Arc<UpstreamMetrics>,
+    _counted: Counted,
 }
 
 impl IdleConnection {
-    fn new(since: Instant, transport: Transport, metrics: &Arc<UpstreamMetrics>) -> Self {
+    fn new(since: Instant, mut transport: Transport, metrics: &Arc<UpstreamMetrics>) -> Self {
+        transport.rest();
         metrics.connections_idle.inc();
-        Self { since, transport, counted: Arc::clone(metrics) }
+        Self { since, transport, _counted: Counted(Arc::clone(metrics)) }
     }
 }
 
-impl Drop for IdleConnection {
+/// A place in the count of idle connections.
+#[derive(Debug)]
+struct Counted(Arc<UpstreamMetrics>);
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.counted.connections_idle.dec();
+        self.0.connections_idle.dec();
     }
 }
 
 /// The idle connections of one worker, by endpoint.
 #[derive(Debug, Default)]
 pub struct Pool {
-    kept: Mutex<HashMap<Key, Kept>>,
+    kept: Mutex<HashMap<Key, Kept, BuildHasherDefault<Mixed>>>,
 }
 
 impl Pool {
@@ -114,9 +142,9 @@ impl Pool {
             *last_used = now;
             return Some(Idle::H2(connection.clone()));
         }
-        while let Some(idle) = kept.h1.pop() {
+        while let Some(mut idle) = kept.h1.pop() {
             if now.since(idle.since) < kept.idle_timeout && idle.transport.is_reusable() {
-                return Some(Idle::H1(idle.transport.clone()));
+                return Some(Idle::H1(idle.transport));
             }
         }
         None
@@ -148,7 +176,7 @@ impl Pool {
     pub fn sweep(&self, now: Instant) {
         self.kept.lock().retain(|_, kept| {
             let timeout = kept.idle_timeout;
-            kept.h1.retain(|idle| now.since(idle.since) < timeout && idle.transport.is_reusable());
+            kept.h1.retain_mut(|idle| now.since(idle.since) < timeout && idle.transport.is_reusable());
             kept.h2.retain_mut(|(last_used, connection)| {
                 if !connection.is_idle() {
                     *last_used = now;

@@ -69,9 +69,8 @@ impl Relay<'_> {
         attempt: Duration,
         mut interim: impl FnMut(&mut ResponseHead),
     ) -> Result<Received, Interruption> {
-        let started = self.clock.now();
-        let mut sent_at = (!self.upload.is_open()).then_some(started);
-        let mut progress_at = started;
+        let mut sent_at = None;
+        let mut progress = Progress::default();
         let mut interims = 0;
         poll_fn(|cx| {
             loop {
@@ -95,20 +94,19 @@ impl Relay<'_> {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Interruption::Upstream(error))),
                     Poll::Pending => {}
                 }
-                match self.poll_upload(cx)? {
-                    true => {
-                        progress_at = self.clock.now();
-                        continue;
-                    }
-                    false if sent_at.is_none() && !self.upload.is_open() => sent_at = Some(self.clock.now()),
-                    false => {}
+                if !self.poll_upload(cx)? {
+                    break;
                 }
-                break;
+                progress.made();
             }
             self.poll_pause(cx)?;
+            let now = self.clock.now();
+            if !self.upload.is_open() {
+                sent_at.get_or_insert(now);
+            }
             let limit = match sent_at {
                 Some(at) => Deadline { at: at.after(attempt), limit: Limit::Attempt },
-                None => Deadline { at: progress_at.after(self.idle), limit: Limit::Idle },
+                None => Deadline { at: progress.last(now).after(self.idle), limit: Limit::Idle },
             };
             self.poll_deadline(cx, limit)
         })
@@ -123,20 +121,20 @@ impl Relay<'_> {
     ) -> Result<Relayed, Interruption> {
         let mut encoding = encoder.map(|encoder| Encoding { encoder, unflushed: false });
         let mut total = Relayed::default();
-        let mut progress_at = self.clock.now();
+        let mut progress = Progress::default();
         let mut sent = self.down.progress();
         let result = poll_fn(|cx| {
             loop {
                 match self.poll_response_piece(cx, &mut encoding, &mut total)? {
                     Step::Moved => {
-                        progress_at = self.clock.now();
+                        progress.made();
                         continue;
                     }
                     Step::Ended => return Poll::Ready(Ok(())),
                     Step::Waiting => {}
                 }
                 if self.poll_upload(cx)? {
-                    progress_at = self.clock.now();
+                    progress.made();
                     continue;
                 }
                 break;
@@ -148,12 +146,11 @@ impl Relay<'_> {
                 self.send(piece, &mut total)?;
             }
             self.poll_pause(cx)?;
-            let progress = self.down.progress();
-            if progress != sent {
-                sent = progress;
-                progress_at = self.clock.now();
+            if std::mem::replace(&mut sent, self.down.progress()) != sent {
+                progress.made();
             }
-            self.poll_deadline(cx, Deadline { at: progress_at.after(self.idle), limit: Limit::Idle })
+            let at = progress.last(self.clock.now()).after(self.idle);
+            self.poll_deadline(cx, Deadline { at, limit: Limit::Idle })
         })
         .await;
         relayed(total);
@@ -166,7 +163,7 @@ impl Relay<'_> {
     /// other one goes on to its own end, as long as it makes progress.
     pub async fn upgraded(&mut self, mut relayed: impl FnMut(Relayed)) -> Result<Relayed, Interruption> {
         let mut total = Relayed::default();
-        let mut progress_at = self.clock.now();
+        let mut progress = Progress::default();
         let (mut from_client, mut from_upstream) = (Direction::Open, Direction::Open);
         let result = poll_fn(|cx| {
             loop {
@@ -175,7 +172,7 @@ impl Relay<'_> {
                 if !moved {
                     break;
                 }
-                progress_at = self.clock.now();
+                progress.made();
             }
             if (from_client, from_upstream) == (Direction::Ended, Direction::Ended) {
                 return Poll::Ready(Ok(()));
@@ -186,7 +183,8 @@ impl Relay<'_> {
             if let Poll::Ready(Err(_)) = self.down.poll_flush(cx) {
                 return Poll::Ready(Err(Interruption::ClientGone));
             }
-            self.poll_deadline(cx, Deadline { at: progress_at.after(self.idle), limit: Limit::Idle })
+            let at = progress.last(self.clock.now()).after(self.idle);
+            self.poll_deadline(cx, Deadline { at, limit: Limit::Idle })
         })
         .await;
         relayed(total);
@@ -274,7 +272,6 @@ impl Relay<'_> {
             self.send(piece, total)?;
         }
         if !self.up.is_upgraded() {
-            self.down.hold(true);
             self.down.end_body(trailers).map_err(|_| Interruption::ClientGone)?;
         }
         Ok(Step::Ended)
@@ -290,7 +287,7 @@ impl Relay<'_> {
 
     /// Waits until the client's socket has taken everything; only progress keeps this alive.
     async fn flush_end(&mut self) -> Result<(), Interruption> {
-        let mut progress_at = self.clock.now();
+        let mut progress = Progress::default();
         let mut sent = self.down.progress();
         poll_fn(|cx| {
             match self.down.poll_flush(cx) {
@@ -298,12 +295,11 @@ impl Relay<'_> {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Interruption::ClientGone)),
                 Poll::Pending => {}
             }
-            let progress = self.down.progress();
-            if progress != sent {
-                sent = progress;
-                progress_at = self.clock.now();
+            if std::mem::replace(&mut sent, self.down.progress()) != sent {
+                progress.made();
             }
-            self.poll_deadline(cx, Deadline { at: progress_at.after(self.idle), limit: Limit::Idle })
+            let at = progress.last(self.clock.now()).after(self.idle);
+            self.poll_deadline(cx, Deadline { at, limit: Limit::Idle })
         })
         .await
     }
@@ -352,6 +348,21 @@ impl Relay<'_> {
         } else {
             Interruption::Timeout(earliest.limit)
         }))
+    }
+}
+
+/// When something last moved, as of the next time that the task is about to wait: while bytes move, nobody asks the clock.
+#[derive(Debug, Default)]
+struct Progress(Option<Instant>);
+
+impl Progress {
+    fn made(&mut self) {
+        self.0 = None;
+    }
+
+    /// The last movement; `now` if there was one since the last time.
+    fn last(&mut self, now: Instant) -> Instant {
+        *self.0.get_or_insert(now)
     }
 }
 

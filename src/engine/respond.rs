@@ -1,7 +1,6 @@
 //! Sends what the gateway itself answers: refusals, redirects, fixed responses.
 
 use std::future::poll_fn;
-use std::io;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
@@ -19,11 +18,12 @@ use crate::model::verdict::Rejection;
 use crate::pipeline::fail;
 
 /// Answers what never became a request; the connection ends after it.
-pub fn refuse_raw(transport: &Transport, rejection: &Rejection, request_id: &HeaderValue) {
+pub fn refuse_raw(transport: &mut Transport, rejection: &Rejection, request_id: &HeaderValue) {
     let (mut head, body) = fail::response(rejection, None, Some(request_id));
     stamp(&mut head);
-    let wire = head_wire::response(head.status, &head.headers, Framing::Length(body.len() as u64), Persistence::Close);
-    let _ = transport.push(&wire).and_then(|()| transport.push(&body));
+    let framing = Framing::Length(body.len() as u64);
+    head_wire::response(transport.outgoing(), head.status, &head.headers, framing, Persistence::Close);
+    let _ = transport.send(&body);
 }
 
 /// Sends a whole response of our own. `idle` bounds how long the client may stop reading.
@@ -39,7 +39,6 @@ pub async fn whole(
     if length == BodyLength::Absent && method == Method::HEAD {
         head.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
-    down.hold(true);
     down.send_head(head, length)?;
     let until = clock.now().after(idle);
     let sent = if length.is_empty() { 0 } else { body.len() as u64 };
@@ -84,16 +83,4 @@ fn date_now() -> HeaderValue {
         }
         text.clone()
     })
-}
-
-impl Transport {
-    /// Queues bytes outside of any session.
-    fn push(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let mut this = self.clone();
-        match tokio::io::AsyncWrite::poll_write(std::pin::Pin::new(&mut this), &mut cx, bytes) {
-            std::task::Poll::Ready(result) => result.map(drop),
-            std::task::Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
-    }
 }

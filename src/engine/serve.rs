@@ -4,7 +4,7 @@
 //! client may stay silent before and within a head, heads that never become a request, refused HTTP/2 streams, and the
 //! order to drain.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use super::downstream::{Downstream, H1Downstream, H2Downstream, parse_length};
 use super::exchange::{self, Ended};
-use super::head_guard::{GuardVerdict, HeadFault, HeadLimits};
+use super::head_guard::{GuardVerdict, HeadFault, HeadGuard, HeadLimits};
 use super::respond;
 use super::timer::Timer;
-use super::transport::{Io, Transport};
-use super::{Gateway, Worker, complete};
+use super::transport::{Io, ROOM, Transport};
+use super::{Gateway, Worker, complete, h1};
 use crate::model::clock::Instant;
 use crate::model::connection::ClientConnection;
 use crate::model::drain::DrainWatch;
@@ -27,10 +27,9 @@ use crate::pipeline::exchange::Peer;
 use crate::pipeline::receive::fresh_id;
 use crate::telemetry::metrics::NonRequest;
 use bytes::Bytes;
-use http::Method;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use pingora_core::protocols::http::v1::server::HttpSession;
+use http::{Method, Version};
 use pingora_core::protocols::http::v2::server::{default_h2_options, handshake};
 
 /// How long a connection that we end may take to read our last bytes, and how much it may still send meanwhile.
@@ -74,20 +73,24 @@ pub async fn connection(ground: Ground, io: Io) {
     let by_alpn = ground.info.tls.as_ref().and_then(|tls| tls.protocol);
     let speaks_h1 = ground.info.listener.protocols.contains(Protocol::H1);
     if by_alpn.unwrap_or(if speaks_h1 { Protocol::H1 } else { Protocol::H2 }) == Protocol::H2 {
-        http2(ground, Transport::direct(io)).await;
+        http2(ground, Transport::new(io)).await;
     } else {
-        http1(ground, Transport::gathering(io)).await;
+        http1(ground, Transport::new(io)).await;
     }
 }
 
-async fn http1(ground: Ground, transport: Transport) {
+async fn http1(ground: Ground, mut transport: Transport) {
     let mut timer = Timer::default();
     let watch = ground.drain.clone();
     let mut drained = pin!(watch.draining());
     let mut registered = false;
     let mut first = true;
+    let limits = HeadLimits {
+        size: ground.info.listener.limits.header_size.as_usize(),
+        count: usize::try_from(ground.info.listener.limits.header_count).unwrap_or(usize::MAX),
+    };
     loop {
-        let (session, began) = match read_head(&ground, &transport, &mut timer, first, &mut |cx| {
+        let (guard, began) = match read_head(&ground, &mut transport, limits, &mut timer, first, &mut |cx| {
             // Once asked, the watch wakes this task; asking again would take its lock for each request.
             if !std::mem::replace(&mut registered, true) {
                 return drained.as_mut().poll(cx).is_ready();
@@ -96,110 +99,116 @@ async fn http1(ground: Ground, transport: Transport) {
         })
         .await
         {
-            Next::Request(session, began) => (session, began.unwrap_or_else(|| ground.now())),
-            Next::Refuse(rejection, why) => {
-                let request_id = fresh_id(ground.worker.random_bits());
-                complete::refused(&ground, why, &rejection, &request_id);
-                transport.hold_flushes(false);
-                respond::refuse_raw(&transport, &rejection, &request_id);
-                return end(&transport, true).await;
-            }
+            Next::Request(guard, began) => (guard, began),
+            Next::Refuse(rejection, why) => return refuse(&ground, transport, &rejection, why).await,
             Next::Quiet(why) => {
                 if let Some(why) = why {
                     ground.non_request(why);
                 }
-                return end(&transport, false).await;
+                return end(&mut transport, false).await;
             }
         };
         first = false;
-        let (head, raw, mut h1) = H1Downstream::new(session, transport.clone());
+        let bytes = transport.take_arrived(guard.size());
+        let Some(head) = h1::head::request(&bytes, guard.fields()) else {
+            let rejection = Rejection::new(Code::BadRequest, "the request head is not valid HTTP/1.1");
+            return refuse(&ground, transport, &rejection, NonRequest::ParseError).await;
+        };
+        let fault = target_fault(&head, &bytes).or_else(|| framing_fault(&head));
+        drop(bytes);
+        let mut h1 = H1Downstream::new(&head, transport, limits);
         if ground.drain.is_draining() {
             h1.close_after();
         }
-        let fault = framing_fault(&head, &raw);
-        drop(raw);
         let down = Downstream::H1(h1);
         let (down, ended) = exchange::run(&ground, down, head, fault, began, &mut timer).await;
         let Downstream::H1(h1) = down else { return };
+        let is_close_delimited = h1.is_close_delimited();
+        let is_clean;
+        (transport, is_clean) = h1.finish();
         match ended {
-            Ended::Clean => {
-                if !h1.finish().await {
-                    return end(&transport, true).await;
-                }
-            }
+            Ended::Clean if is_clean => transport.rest(),
             // A body that only the end of the connection delimits must not look whole.
-            Ended::Broken if h1.is_close_delimited() => return transport.reset_on_close(),
-            Ended::Broken => return end(&transport, true).await,
+            Ended::Broken if is_close_delimited => return transport.reset_on_close(),
+            Ended::Clean | Ended::Broken => return end(&mut transport, true).await,
         }
     }
 }
 
+/// Answers what never became a request, and ends the connection.
+async fn refuse(ground: &Ground, mut transport: Transport, rejection: &Rejection, why: NonRequest) {
+    let request_id = fresh_id(ground.worker.random_bits());
+    complete::refused(ground, why, rejection, &request_id);
+    respond::refuse_raw(&mut transport, rejection, &request_id);
+    end(&mut transport, true).await;
+}
+
 enum Next {
-    /// A head has arrived, and when it began, if it did not come at once.
-    Request(Box<HttpSession>, Option<Instant>),
+    /// A head has arrived, and when it began.
+    Request(HeadGuard, Instant),
     /// What arrived is refused with an answer.
     Refuse(Rejection, NonRequest),
     /// The connection ends without an answer.
     Quiet(Option<NonRequest>),
 }
 
-/// Reads the next head under the listener's limits: silence before it, slowness within it, size and grammar of it.
+/// Waits for the next head under the listener's limits: silence before it, slowness within it, size and grammar of it.
 async fn read_head(
     ground: &Ground,
-    transport: &Transport,
+    transport: &mut Transport,
+    limits: HeadLimits,
     timer: &mut Timer,
     first: bool,
     draining: &mut (dyn FnMut(&mut Context<'_>) -> bool + Send),
 ) -> Next {
-    let limits = &ground.info.listener.limits;
-    let header_timeout = limits.header_timeout.0;
-    transport.hold_flushes(true);
-    transport.guard_head(HeadLimits {
-        size: limits.header_size.as_usize(),
-        count: usize::try_from(limits.header_count).unwrap_or(usize::MAX),
-    });
-    let mut session = Box::new(HttpSession::new(Box::new(transport.clone())));
-    session.set_read_timeout(None);
-    let silence = if first { header_timeout } else { limits.idle_timeout.0 };
-    let silent_until = ground.now().after(silence);
-    let mut begun_at = first.then(|| ground.now());
+    let clock = &ground.gateway.clock;
+    let header_timeout = ground.info.listener.limits.header_timeout.0;
+    let silence = if first { header_timeout } else { ground.info.listener.limits.idle_timeout.0 };
+    let mut guard = HeadGuard::new(limits);
+    let mut judged = 0;
+    let waits_since = clock.now();
     let mut spoke_at = None;
     let mut drained_at = None;
-    let clock = &ground.gateway.clock;
-    let outcome = {
-        let mut read = pin!(session.read_request());
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = read.as_mut().poll(cx) {
-                return Poll::Ready(HeadRead::Done(result.map(|head| head.is_some()).map_err(drop)));
+    let outcome = poll_fn(|cx| {
+        loop {
+            let fresh = transport.arrived().get(judged..).unwrap_or_default();
+            judged += fresh.len();
+            match guard.take(fresh) {
+                GuardVerdict::Complete => return Poll::Ready(HeadRead::Whole),
+                GuardVerdict::Refused(fault) => return Poll::Ready(HeadRead::Refused(fault)),
+                GuardVerdict::Idle | GuardVerdict::Partial => {}
             }
-            let deadline = if transport.guard_verdict() == GuardVerdict::Idle {
-                // An idle connection owes us nothing and is closed at once; one that is new may still speak.
-                match (draining(cx), first) {
-                    (true, false) => return Poll::Ready(HeadRead::Drained),
-                    (true, true) => silent_until.min(drained_at.get_or_insert_with(|| clock.now()).after(FIRST_WORD)),
-                    (false, _) => silent_until,
-                }
-            } else {
-                let spoke_at = *spoke_at.get_or_insert_with(|| clock.now());
-                begun_at.get_or_insert(spoke_at).after(header_timeout)
-            };
-            timer.poll_until(cx, clock, deadline).map(|()| HeadRead::Late)
-        })
-        .await
-    };
-    match (outcome, transport.guard_verdict()) {
-        (HeadRead::Done(_), GuardVerdict::Refused(fault)) => Next::Refuse(fault.rejection(), of_fault(fault)),
-        (HeadRead::Done(Ok(true)), _) => Next::Request(session, spoke_at),
-        (HeadRead::Done(Ok(false)), GuardVerdict::Idle) if first => Next::Quiet(Some(NonRequest::ClientGone)),
-        (HeadRead::Done(Ok(false)) | HeadRead::Drained, GuardVerdict::Idle) => Next::Quiet(None),
-        (HeadRead::Done(_), GuardVerdict::Complete) => {
-            let detail = "the request head is not valid HTTP/1.1";
-            Next::Refuse(Rejection::new(Code::BadRequest, detail), NonRequest::ParseError)
+            match transport.poll_arrive(cx, ROOM) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(HeadRead::Closed),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => break,
+            }
         }
-        (HeadRead::Done(_), _) => Next::Quiet(Some(NonRequest::ClientGone)),
-        (HeadRead::Late, GuardVerdict::Idle) if first => Next::Quiet(Some(NonRequest::HeaderTimeout)),
-        (HeadRead::Late, GuardVerdict::Idle) => Next::Quiet(Some(NonRequest::IdleClose)),
-        (HeadRead::Late | HeadRead::Drained, _) => {
+        let deadline = if guard.verdict() == GuardVerdict::Idle {
+            let silent_until = waits_since.after(silence);
+            // An idle connection owes us nothing and is closed at once; one that is new may still speak.
+            match (draining(cx), first) {
+                (true, false) => return Poll::Ready(HeadRead::Drained),
+                (true, true) => silent_until.min(drained_at.get_or_insert_with(|| clock.now()).after(FIRST_WORD)),
+                (false, _) => silent_until,
+            }
+        } else {
+            let spoke_at = *spoke_at.get_or_insert_with(|| clock.now());
+            if first { waits_since } else { spoke_at }.after(header_timeout)
+        };
+        timer.poll_until(cx, clock, deadline).map(|()| HeadRead::Late)
+    })
+    .await;
+    let is_idle = guard.verdict() == GuardVerdict::Idle;
+    match outcome {
+        HeadRead::Whole => Next::Request(guard, spoke_at.unwrap_or_else(|| clock.now())),
+        HeadRead::Refused(fault) => Next::Refuse(fault.rejection(), of_fault(fault)),
+        HeadRead::Drained => Next::Quiet(None),
+        HeadRead::Closed if is_idle && !first => Next::Quiet(None),
+        HeadRead::Closed => Next::Quiet(Some(NonRequest::ClientGone)),
+        HeadRead::Late if is_idle && first => Next::Quiet(Some(NonRequest::HeaderTimeout)),
+        HeadRead::Late if is_idle => Next::Quiet(Some(NonRequest::IdleClose)),
+        HeadRead::Late => {
             let detail = "the request head did not arrive in time";
             Next::Refuse(Rejection::new(Code::RequestTimeout, detail), NonRequest::HeaderTimeout)
         }
@@ -214,20 +223,26 @@ const fn of_fault(fault: HeadFault) -> NonRequest {
 }
 
 enum HeadRead {
-    /// `true`: a head; `false`: the connection ended before one.
-    Done(Result<bool, ()>),
+    /// A head is there.
+    Whole,
+    /// What is there is none.
+    Refused(HeadFault),
+    /// The connection ended before one.
+    Closed,
     /// A limit was over.
     Late,
     /// The listener drains.
     Drained,
 }
 
-/// What pingora repairs in silence, and we refuse: the length of a message must have one reading (RFC 9112 §6).
-fn framing_fault(head: &Parts, raw: &[u8]) -> Option<Rejection> {
+fn target_fault(head: &Parts, bytes: &[u8]) -> Option<Rejection> {
+    let is_odd = head.method != Method::CONNECT && !is_target(bytes);
+    is_odd.then(|| Rejection::new(Code::BadRequest, "the target is neither a path nor an http URL"))
+}
+
+/// The length of a message must have one reading (RFC 9112 §6).
+fn framing_fault(head: &Parts) -> Option<Rejection> {
     let refuse = |detail| Some(Rejection::new(Code::BadRequest, detail));
-    if head.method != Method::CONNECT && !raw.is_empty() && !is_target(raw) {
-        return refuse("the target is neither a path nor an http URL");
-    }
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         if codings.next().is_some() {
@@ -237,13 +252,10 @@ fn framing_fault(head: &Parts, raw: &[u8]) -> Option<Rejection> {
             let detail = "a transfer coding other than chunked";
             return Some(Rejection::new(Code::NotImplemented, detail));
         }
-        let mut lines = raw.split(|byte| *byte == b'\n');
-        let is_length = |line: &[u8]| {
-            line.get(..CONTENT_LENGTH.as_str().len())
-                .is_some_and(|name| name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes()))
-                && line.get(CONTENT_LENGTH.as_str().len()) == Some(&b':')
-        };
-        if lines.any(is_length) {
+        if head.version == Version::HTTP_10 {
+            return refuse("a transfer coding in HTTP/1.0");
+        }
+        if head.headers.contains_key(CONTENT_LENGTH) {
             return refuse("both Content-Length and Transfer-Encoding");
         }
     }
@@ -266,7 +278,7 @@ fn is_target(head: &[u8]) -> bool {
 
 /// Ends a connection: what waits is sent, our direction is closed, and, when the client may still be sending, its
 /// bytes are read for a moment, so that the kernel does not reset what it has not read yet.
-async fn end(transport: &Transport, linger: bool) {
+async fn end(transport: &mut Transport, linger: bool) {
     let _ = tokio::time::timeout(LINGER, async {
         transport.close().await;
         if linger {
@@ -361,8 +373,7 @@ struct Stream {
 impl Stream {
     async fn serve(self, down: Downstream, head: Parts) {
         let most = usize::try_from(self.ground.info.listener.limits.header_count).unwrap_or(usize::MAX);
-        let fault =
-            if head.headers.len() > most { Some(HeadFault::TooMany.rejection()) } else { framing_fault(&head, &[]) };
+        let fault = if head.headers.len() > most { Some(HeadFault::TooMany.rejection()) } else { framing_fault(&head) };
         let mut timer = Timer::default();
         let began = self.ground.now();
         let _ = exchange::run(&self.ground, down, head, fault, began, &mut timer).await;

@@ -20,6 +20,14 @@ pub struct Timer {
 impl Timer {
     /// `Ready` when `at` has come. The task is woken at `at` at the latest, and maybe before.
     pub fn poll_until(&mut self, cx: &mut Context<'_>, clock: &Clock, at: Instant) -> Poll<()> {
+        // A timer that is set for no later than `at` and has not fired says that `at` has not come: no look at the clock.
+        let is_early = |(fires, _): &(Instant, _)| *fires <= at;
+        if self.sleep.as_ref().is_some_and(is_early)
+            && let Some((_, sleep)) = &mut self.sleep
+            && sleep.as_mut().poll(cx).is_pending()
+        {
+            return Poll::Pending;
+        }
         let now = clock.now();
         if now >= at {
             return Poll::Ready(());
@@ -59,6 +67,7 @@ mod tests {
         assert!(timer.poll_until(&mut cx, &clock, late).is_pending());
         assert!(timer.poll_until(&mut cx, &clock, early).is_ready());
         clock.advance(Duration::from_secs(3));
+        tokio::time::advance(Duration::from_secs(3)).await;
         assert!(timer.poll_until(&mut cx, &clock, late).is_ready());
     }
 }

@@ -1,26 +1,29 @@
-//! The upstream's side of one attempt: HTTP/1.1 by pingora's client session, HTTP/2 by the stream halves of `h2`.
+//! The upstream's side of one attempt: HTTP/1 over our own transport, HTTP/2 by the stream halves of `h2`.
 
-use std::future::Future;
+use std::future::Future as _;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, Version};
-use pingora_core::protocols::http::v1::client::HttpSession;
-use pingora_error::ErrorType;
-use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::connect::{H2Connection, StreamPermit};
 use super::downstream::{Piece, parse_length, poll_window};
+use super::h1::body::{BodyError, Reading, Writing};
+use super::h1::chunks::{Bounds, Chunks, Grammar};
+use super::h1::head;
 use super::head_wire::{self, Framing, Persistence};
-use super::transport::Transport;
+use super::transport::{ROOM, Transport};
 use crate::model::request::Scheme;
 use crate::model::response::{BodyLength, ResponseHead};
 use crate::pipeline::attempt::Plan;
+
+/// What an upstream may put between the chunks of a body, and behind them.
+const CHUNK_BOUNDS: Bounds = Bounds { size: 64 * 1024, count: 256 };
 
 /// What went wrong on the upstream's side.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -110,11 +113,17 @@ pub enum UpstreamSession {
 
 /// An HTTP/1.1 attempt.
 pub struct H1Upstream {
-    session: Box<HttpSession>,
     transport: Transport,
     method: Method,
     upgrade: bool,
+    /// How much of a head has been looked at and was not whole.
+    seen: usize,
+    reading: Reading,
+    /// What was lent out of the transport's buffer last.
+    lent: usize,
+    writing: Writing,
     body_sent: bool,
+    persists: bool,
 }
 
 /// An HTTP/2 attempt.
@@ -130,26 +139,31 @@ pub struct H2Upstream {
 
 impl UpstreamSession {
     /// Sends `head` over an HTTP/1.1 connection. The bytes leave when the attempt first waits.
-    pub fn start_h1(transport: Transport, head: &UpstreamHead<'_>) -> Result<Self, UpstreamError> {
+    #[must_use]
+    pub fn start_h1(mut transport: Transport, head: &UpstreamHead<'_>) -> Self {
         let framing = match head.length {
             BodyLength::Absent => Framing::Silent,
             BodyLength::Known(length) => Framing::Length(length),
             BodyLength::Unknown => Framing::Chunked,
         };
         let persistence = if head.upgrade { Persistence::Upgrade } else { Persistence::Implied };
-        let wire =
-            head_wire::request(head.method, head.target, head.authority.as_bytes(), head.headers, framing, persistence);
-        transport.hold_flushes(true);
-        transport.substitute_head(wire);
-        let mut session = Box::new(HttpSession::new(Box::new(transport.clone())));
-        poll_now(session.write_request_header(Box::new(note_of(head, framing))))?;
-        Ok(Self::H1(H1Upstream {
-            session,
+        let line = (head.method, head.target, head.authority.as_bytes());
+        head_wire::request(transport.outgoing(), line, head.headers, framing, persistence);
+        Self::H1(H1Upstream {
             transport,
             method: head.method.clone(),
             upgrade: head.upgrade,
+            seen: 0,
+            reading: Reading::Done,
+            lent: 0,
+            writing: match framing {
+                Framing::Silent => Writing::Length(0),
+                Framing::Length(length) => Writing::Length(length),
+                Framing::Chunked => Writing::Chunked,
+            },
             body_sent: head.length.is_empty() && !head.upgrade,
-        }))
+            persists: false,
+        })
     }
 
     /// Opens a stream for `head` on an HTTP/2 connection that has room.
@@ -198,10 +212,7 @@ impl UpstreamSession {
     /// The next piece of the response body; `None` at its end.
     pub fn poll_body<'a>(&'a mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Piece<'a>>, UpstreamError>> {
         match self {
-            Self::H1(h1) => match ready!(pin!(h1.session.read_body_ref()).poll(cx)) {
-                Ok(piece) => Poll::Ready(Ok(piece.map(Piece::Borrowed))),
-                Err(error) => Poll::Ready(Err(of_pingora(&error))),
-            },
+            Self::H1(h1) => h1.poll_body(cx),
             Self::H2(h2) => {
                 let Some(body) = h2.body.as_mut() else { return Poll::Ready(Ok(None)) };
                 match ready!(body.poll_data(cx)) {
@@ -220,7 +231,7 @@ impl UpstreamSession {
         }
     }
 
-    /// Trailers after the body's end; pingora's HTTP/1 reader discards them, which RFC 9110 §6.5.1 allows.
+    /// Trailers after the body's end; those of HTTP/1 are discarded, which RFC 9110 §6.5.1 allows.
     pub fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, UpstreamError>> {
         match self {
             Self::H1(_) => Poll::Ready(Ok(None)),
@@ -242,7 +253,7 @@ impl UpstreamSession {
     /// Sends a piece of body; ask [`UpstreamSession::poll_writable`] first.
     pub fn send_body(&mut self, piece: Bytes) -> Result<(), UpstreamError> {
         match self {
-            Self::H1(h1) => poll_now(h1.session.write_body(&piece)),
+            Self::H1(h1) => h1.writing.send(&mut h1.transport, &piece).map_err(|_| UpstreamError::Reset),
             Self::H2(h2) => h2.send.send_data(piece, false).map_err(|error| classify(&error)),
         }
     }
@@ -252,7 +263,7 @@ impl UpstreamSession {
         match self {
             Self::H1(h1) => {
                 h1.body_sent = true;
-                poll_now(h1.session.finish_body())
+                h1.writing.end(&mut h1.transport).map_err(|_| UpstreamError::Reset)
             }
             Self::H2(h2) => {
                 h2.body_sent = true;
@@ -265,7 +276,7 @@ impl UpstreamSession {
         }
     }
 
-    /// Sends what is held, before the task waits.
+    /// Sends what was written, before the task waits.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
         match self {
             Self::H1(h1) => h1.transport.poll_flush_waiting(cx).map_err(|_| UpstreamError::Reset),
@@ -284,22 +295,17 @@ impl UpstreamSession {
     /// Whether this side has switched to bytes.
     #[must_use]
     pub fn is_upgraded(&self) -> bool {
-        matches!(self, Self::H1(h1) if h1.session.was_upgraded())
+        matches!(self, Self::H1(h1) if h1.writing == Writing::Raw)
     }
 
     /// Ends the attempt. `Some`: the HTTP/1.1 connection is in a known state and may carry another.
     #[must_use]
     pub fn finish(self) -> Option<Transport> {
         let Self::H1(mut h1) = self else { return None };
-        if !h1.body_sent {
-            return None;
-        }
-        h1.session.respect_keepalive();
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        match pin!(h1.session.reuse()).poll(&mut cx) {
-            Poll::Ready(Some(_)) => Some(h1.transport),
-            _ => None,
-        }
+        h1.transport.skip(h1.lent);
+        // bytes beyond the answer would be the beginning of the next one
+        let is_clean = h1.reading.is_done() && h1.transport.arrived().is_empty();
+        (h1.body_sent && h1.persists && is_clean).then_some(h1.transport)
     }
 
     /// Ends an attempt whose answer nobody wants, like [`UpstreamSession::finish`], if the rest of it is here already.
@@ -330,27 +336,59 @@ impl UpstreamSession {
 
 impl H1Upstream {
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, UpstreamError>> {
-        if let Err(error) = ready!(pin!(self.session.read_response()).poll(cx)) {
-            return Poll::Ready(Err(of_pingora(&error)));
-        }
-        let Some(response) = self.session.resp_header() else {
-            return Poll::Ready(Err(UpstreamError::Invalid("no head")));
-        };
-        let head = ResponseHead { status: response.status, headers: response.headers.clone() };
-        Poll::Ready(if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            if self.upgrade {
-                self.session.maybe_upgrade_body_writer();
-                Ok(Received::Upgraded(head))
-            } else {
-                Err(UpstreamError::Invalid("101 to a request that did not ask to switch protocols"))
+        let found = loop {
+            let at_hand = self.transport.arrived();
+            if head::may_be_whole(at_hand, std::mem::replace(&mut self.seen, at_hand.len()))
+                && let Some(found) = head::response(at_hand).map_err(UpstreamError::Invalid)?
+            {
+                break found;
             }
-        } else if head.status.is_informational() {
-            Ok(Received::Interim(head))
-        } else {
-            declared_length(response)
-                .map(|declared| BodyLength::of_response(&self.method, head.status, declared))
-                .map(|length| Received::Final(head, length))
-        })
+            match ready!(self.transport.poll_arrive(cx, ROOM)) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(UpstreamError::Reset)),
+                Ok(_) => {}
+            }
+        };
+        self.seen = 0;
+        let bytes = self.transport.take_arrived(found.length);
+        let parts = found.read(&bytes).map_err(UpstreamError::Invalid)?;
+        Poll::Ready(self.received(parts))
+    }
+
+    fn received(&mut self, parts: head::ResponseParts) -> Result<Received, UpstreamError> {
+        let head = ResponseHead { status: parts.status, headers: parts.headers };
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            if !self.upgrade {
+                return Err(UpstreamError::Invalid("101 to a request that did not ask to switch protocols"));
+            }
+            (self.reading, self.writing) = (Reading::UntilClose, Writing::Raw);
+            return Ok(Received::Upgraded(head));
+        }
+        if head.status.is_informational() {
+            return Ok(Received::Interim(head));
+        }
+        let declared = if let head::Framing::Length(length) = parts.framing { Some(length) } else { None };
+        let length = BodyLength::of_response(&self.method, head.status, declared);
+        self.reading = match parts.framing {
+            _ if length == BodyLength::Absent => Reading::Done,
+            head::Framing::Length(length) => Reading::length(length),
+            head::Framing::Chunked => Reading::Chunked(Chunks::new(Grammar::Tolerant, CHUNK_BOUNDS)),
+            head::Framing::UntilClose => Reading::UntilClose,
+        };
+        // the end of a connection ends what only that can end
+        self.persists = parts.persists && !matches!(self.reading, Reading::UntilClose);
+        Ok(Received::Final(head, length))
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Piece<'_>>, UpstreamError>> {
+        self.transport.skip(std::mem::take(&mut self.lent));
+        let length = ready!(self.reading.poll(cx, &mut self.transport)).map_err(|error| match error {
+            BodyError::Cut => UpstreamError::Reset,
+            BodyError::Malformed => UpstreamError::Invalid("malformed body framing"),
+        })?;
+        self.lent = length.unwrap_or(0);
+        Poll::Ready(
+            Ok(length.map(|length| Piece::Borrowed(self.transport.arrived().get(..length).unwrap_or_default()))),
+        )
     }
 }
 
@@ -382,42 +420,6 @@ impl H2Upstream {
     }
 }
 
-/// The body length that an HTTP/1 response declares (RFC 9112 §6.3).
-fn declared_length(response: &ResponseHeader) -> Result<Option<u64>, UpstreamError> {
-    if response.headers.contains_key(TRANSFER_ENCODING) {
-        return Ok(None);
-    }
-    match response.headers.get(CONTENT_LENGTH) {
-        None => Ok(None),
-        // Pingora has checked that several values agree; the first one speaks for them.
-        Some(value) => {
-            let text = value.to_str().unwrap_or_default();
-            let first = text.split(',').next().unwrap_or_default().trim();
-            first.parse().map(Some).map_err(|_| UpstreamError::Invalid("Content-Length"))
-        }
-    }
-}
-
-/// What pingora's session needs to know of a request in order to frame its body and read its answer.
-fn note_of(head: &UpstreamHead<'_>, framing: Framing) -> RequestHeader {
-    let mut parts = Request::new(()).into_parts().0;
-    parts.method = head.method.clone();
-    parts.version = Version::HTTP_11;
-    match framing {
-        Framing::Silent => {}
-        Framing::Length(length) => drop(parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length))),
-        Framing::Chunked => {
-            parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
-    }
-    if head.upgrade
-        && let Some(upgrade) = head.headers.get(UPGRADE)
-    {
-        parts.headers.insert(UPGRADE, upgrade.clone());
-    }
-    RequestHeader::from(parts)
-}
-
 fn h2_uri(head: &UpstreamHead<'_>) -> Result<Uri, UpstreamError> {
     let authority = Authority::try_from(head.authority.as_bytes()).map_err(|_| UpstreamError::Invalid("authority"))?;
     let path = if head.method == Method::OPTIONS && head.target == "*" { "*" } else { head.target };
@@ -428,22 +430,6 @@ fn h2_uri(head: &UpstreamHead<'_>) -> Result<Uri, UpstreamError> {
         .path_and_query(path)
         .build()
         .map_err(|_| UpstreamError::Invalid("target"))
-}
-
-fn poll_now<T>(future: impl Future<Output = pingora_error::Result<T>>) -> Result<(), UpstreamError> {
-    let mut cx = Context::from_waker(std::task::Waker::noop());
-    match pin!(future).poll(&mut cx) {
-        Poll::Ready(Ok(_)) => Ok(()),
-        Poll::Ready(Err(error)) => Err(of_pingora(&error)),
-        Poll::Pending => Err(UpstreamError::Reset),
-    }
-}
-
-fn of_pingora(error: &pingora_error::Error) -> UpstreamError {
-    match error.etype() {
-        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => UpstreamError::Reset,
-        _ => UpstreamError::Invalid("malformed head or body framing"),
-    }
 }
 
 fn classify(error: &h2::Error) -> UpstreamError {

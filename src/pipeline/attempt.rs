@@ -116,12 +116,10 @@ pub fn plan<'s>(
         Some(Deadline::new(exchange.started, timeouts.request, Limit::Request))
     };
     let retry = retry.as_ref().map(|slot| &slot.policy);
-    let mut headers = copy_with_room(&exchange.headers);
-    let expects_continue = headers.remove(EXPECT).is_some() && exchange.version != Version::HTTP_10;
-    let length = length(&headers, body_done, upgrade);
+    let mut headers = copy_end_to_end(&exchange.headers);
+    let expects_continue = exchange.headers.contains_key(EXPECT) && exchange.version != Version::HTTP_10;
+    let length = length(&exchange.headers, body_done, upgrade);
     strip_request(&mut headers, if upgrade { Upgrading::Yes } else { Upgrading::No });
-    headers.remove(HOST);
-    headers.remove(CONTENT_LENGTH);
     join_cookies(&mut headers);
     forwarding::write(
         &mut headers,
@@ -257,12 +255,15 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// A copy of the fields with room for those that are added on the way, so that the map does not grow in between.
-fn copy_with_room(headers: &HeaderMap) -> HeaderMap {
+/// A copy of the fields but for those that are written anew or answered here; with room for those that are added on the
+/// way, so that the map does not grow in between.
+fn copy_end_to_end(headers: &HeaderMap) -> HeaderMap {
     const ADDED: usize = 12;
     let mut copy = HeaderMap::with_capacity(headers.len() + ADDED);
     for (name, value) in headers {
-        copy.append(name.clone(), value.clone());
+        if *name != HOST && *name != CONTENT_LENGTH && *name != EXPECT {
+            copy.append(name.clone(), value.clone());
+        }
     }
     copy
 }

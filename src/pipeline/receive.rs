@@ -119,6 +119,8 @@ fn set_authority(exchange: &mut Exchange) -> Result<(), Rejection> {
         return bad("more than one Host");
     }
     let received = match (exchange.uri.authority(), first) {
+        // RFC 9112 §3.2: in every request of HTTP/1.1, whatever its target says
+        (Some(_), None) if exchange.version == Version::HTTP_11 => return bad("no Host"),
         (Some(authority), host) => {
             if host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
                 return bad("Host and the target's authority differ");

@@ -6,7 +6,7 @@
 //! underscores, which some servers take for the same field (CGI makes `HTTP_X_FORWARDED_FOR` of both), are removed from
 //! everybody. Never decides who is trusted: [`super::client_address`] does.
 
-use std::fmt::{self, Write as _};
+use std::fmt::{Arguments, Write as _};
 use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
@@ -78,7 +78,7 @@ pub fn write(headers: &mut HeaderMap, hop: &Hop<'_>) {
     if is_port_ours {
         keep_or_insert(headers, X_FORWARDED_PORT, || HeaderValue::from(hop.port));
     }
-    append(headers, &FORWARDED, || value(format_args!("{node}{}", Rest(hop))));
+    append(headers, &FORWARDED, || element(node, hop));
     via(headers, hop.version);
 }
 
@@ -94,19 +94,22 @@ pub fn via(headers: &mut HeaderMap, version: Version) {
     headers.append(VIA, HeaderValue::from_static(member));
 }
 
-/// The parameters behind `for`.
-struct Rest<'a>(&'a Hop<'a>);
-
-impl fmt::Display for Rest<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // a host with a colon or bracket is no token; one with a quote is no host
-        match self.0.host.to_str() {
-            Ok(host) if !host.is_empty() && host.bytes().all(is_token_byte) => write!(f, ";host={host}")?,
-            Ok(host) if !host.is_empty() && !host.contains(['"', '\\']) => write!(f, ";host=\"{host}\"")?,
-            _ => {}
-        }
-        write!(f, ";proto={}", self.0.scheme.as_str())
+/// The element of `Forwarded`: who asked us, by which host and scheme.
+fn element(node: &str, hop: &Hop<'_>) -> HeaderValue {
+    let host = hop.host.to_str().unwrap_or_default();
+    // a host with a colon or bracket is no token; one with a quote is no host
+    let [before, host, behind] = match host {
+        "" => ["", "", ""],
+        host if host.bytes().all(is_token_byte) => [";host=", host, ""],
+        host if !host.contains(['"', '\\']) => [";host=\"", host, "\""],
+        _ => ["", "", ""],
+    };
+    let parts = [node, before, host, behind, ";proto=", hop.scheme.as_str()];
+    let mut text = String::with_capacity(parts.iter().map(|part| part.len()).sum());
+    for part in parts {
+        text.push_str(part);
     }
+    shared(text)
 }
 
 /// Of `tchar` (RFC 9110 §5.6.2) what a host name has.
@@ -146,7 +149,11 @@ fn is_claim(name: &[u8]) -> bool {
 /// Appends to the list in one line: several lines are one list (RFC 9110 §5.3), but some servers read one line only.
 fn append(headers: &mut HeaderMap, name: &HeaderName, element: impl FnOnce() -> HeaderValue) {
     let element = element();
-    let list = if headers.contains_key(name) {
+    if !headers.contains_key(name) {
+        headers.insert(name, element);
+        return;
+    }
+    let list = {
         let lines = || headers.get_all(name).iter().filter(|line| !line.is_empty());
         let length: usize = lines().map(|line| line.len() + 2).sum();
         let mut list = BytesMut::with_capacity(length + element.len());
@@ -157,8 +164,6 @@ fn append(headers: &mut HeaderMap, name: &HeaderName, element: impl FnOnce() -> 
         list.extend_from_slice(element.as_bytes());
         // valid pieces make a valid value
         HeaderValue::from_maybe_shared(list.freeze()).unwrap_or(element)
-    } else {
-        element
     };
     headers.insert(name, list);
 }
@@ -168,11 +173,15 @@ fn keep_or_insert(headers: &mut HeaderMap, name: HeaderName, value: impl FnOnce(
 }
 
 /// The value that holds a text of visible characters.
-fn value(text: fmt::Arguments<'_>) -> HeaderValue {
+fn value(text: Arguments<'_>) -> HeaderValue {
     let mut written = String::with_capacity(64);
     // writing into a string can't fail
     let _ = written.write_fmt(text);
-    HeaderValue::from_maybe_shared(Bytes::from(written)).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    shared(written)
+}
+
+fn shared(text: String) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 #[cfg(test)]

@@ -44,11 +44,18 @@ pub fn asks_to_upgrade(headers: &HeaderMap) -> bool {
 }
 
 fn strip(headers: &mut HeaderMap, upgrading: Upgrading, also: impl Fn(&str) -> bool) {
-    strip_nominated(headers);
     let goes = |name: &HeaderName| {
         let name = name.as_str();
         is_of_the_connection(name) || also(name) || (name == "upgrade" && upgrading == Upgrading::No)
     };
+    match headers.get(CONNECTION) {
+        None => {}
+        // the commonest, and it nominates nothing
+        Some(only) if only == "keep-alive" && headers.get_all(CONNECTION).iter().nth(1).is_none() => {
+            headers.remove(CONNECTION);
+        }
+        Some(_) => strip_nominated(headers),
+    }
     let gone: SmallVec<[HeaderName; 8]> = headers.keys().filter(|name| goes(name)).cloned().collect();
     for name in gone {
         headers.remove(name);

@@ -29,11 +29,16 @@ fn uuid(random: u128) -> HeaderValue {
     const VERSION: u128 = 0xf << 76;
     const VARIANT: u128 = 0x3 << 62;
     let bits = (random & !VERSION & !VARIANT) | (0x4 << 76) | (0x2 << 62);
+    let mut bytes = bits.to_be_bytes().into_iter();
     let mut text = [b'-'; 36];
-    let digits = text.iter_mut().enumerate().filter(|(at, _)| !matches!(at, 8 | 13 | 18 | 23));
-    for (index, (_, digit)) in digits.enumerate() {
-        let nibble = usize::try_from((bits >> (124 - 4 * index)) & 0xf).unwrap_or_default();
-        *digit = HEX.get(nibble).copied().unwrap_or(b'0');
+    for group in [0..8, 9..13, 14..18, 19..23, 24..36] {
+        let pairs = text.get_mut(group).unwrap_or_default().chunks_exact_mut(2);
+        for (pair, byte) in pairs.zip(&mut bytes) {
+            if let [high, low] = pair {
+                *high = HEX.get(usize::from(byte >> 4)).copied().unwrap_or(b'0');
+                *low = HEX.get(usize::from(byte & 0xf)).copied().unwrap_or(b'0');
+            }
+        }
     }
     // hex digits and dashes are always a value
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))

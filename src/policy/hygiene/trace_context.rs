@@ -4,6 +4,8 @@
 //! the gateway reports no span that it could name as the parent. `tracestate` goes with the `traceparent` that it belongs
 //! to, and alone when it is malformed itself. Never draws randomness.
 
+use std::ops::Range;
+
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// `traceparent`
@@ -59,21 +61,23 @@ pub fn trace_id(traceparent: &str) -> Option<&str> {
 }
 
 fn begin(random: u128, sampled: Sampled) -> HeaderValue {
-    const HEX: [u8; 16] = *b"0123456789abcdef";
-    let trace = random.max(1);
-    let parent = u128::from(mix(random).max(1));
-    let flags = u128::from(sampled == Sampled::Yes);
-    let mut text = [b'-'; 55];
-    let mut at = 0;
-    for (number, digits) in [(0, 2), (trace, 32), (parent, 16), (flags, 2)] {
-        for (place, byte) in text.iter_mut().skip(at).take(digits).enumerate() {
-            let nibble = usize::try_from((number >> (4 * (digits - 1 - place))) & 0xf).unwrap_or_default();
-            *byte = HEX.get(nibble).copied().unwrap_or(b'0');
-        }
-        at += digits + 1;
-    }
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    write_hex(&mut text, 3..35, &random.max(1).to_be_bytes());
+    write_hex(&mut text, 36..52, &mix(random).max(1).to_be_bytes());
+    write_hex(&mut text, 53..55, &[u8::from(sampled == Sampled::Yes)]);
     // hex digits and dashes are always a value
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+fn write_hex(text: &mut [u8], digits: Range<usize>, bytes: &[u8]) {
+    const HEX: [u8; 16] = *b"0123456789abcdef";
+    let pairs = text.get_mut(digits).unwrap_or_default().chunks_exact_mut(2);
+    for (pair, byte) in pairs.zip(bytes) {
+        if let [high, low] = pair {
+            *high = HEX.get(usize::from(byte >> 4)).copied().unwrap_or(b'0');
+            *low = HEX.get(usize::from(byte & 0xf)).copied().unwrap_or(b'0');
+        }
+    }
 }
 
 /// Both ids come from one draw; this keeps one from being a part of the other (the finaliser of splitmix64).
