@@ -16,8 +16,8 @@ use std::net::IpAddr;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
 pub use self::report::{
-    AttemptShown, Body, Candidate, Change, Choice, Compared, Decided, Ending, Field, Limit, Listener, Missed, Refusal,
-    Report, Request, Response, Route, RunnerUp, Share, Stage, Upstream, UpstreamRequest,
+    AttemptShown, Body, Candidate, Change, Choice, Compared, Decided, Ending, Field, Limit, Listener, Missed,
+    Principal, Refusal, Report, Request, Response, Route, RunnerUp, Share, Stage, Upstream, UpstreamRequest,
 };
 pub use self::state::{Condition, State};
 use crate::model::clock::{Instant, Now};
