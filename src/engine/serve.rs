@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::downstream::{Downstream, H1Downstream, H2Downstream, parse_length};
 use super::exchange::{self, Ended};
@@ -18,12 +18,12 @@ use super::respond;
 use super::timer::Timer;
 use super::transport::{Io, ROOM, Transport};
 use super::{Gateway, Worker, complete, h1};
-use crate::model::clock::Instant;
+use crate::model::clock::{Instant, Now};
 use crate::model::connection::ClientConnection;
 use crate::model::drain::DrainWatch;
 use crate::model::listener::Protocol;
 use crate::model::verdict::{Code, Rejection};
-use crate::pipeline::exchange::Peer;
+use crate::pipeline::exchange::{ClientCertificate, Peer};
 use crate::pipeline::receive::fresh_id;
 use crate::telemetry::metrics::NonRequest;
 use bytes::Bytes;
@@ -54,6 +54,8 @@ pub struct Ground {
     pub info: Arc<ClientConnection>,
     /// The peer's address as upstreams are told of it.
     pub peer_text: Arc<Peer>,
+    /// What the client's certificate says, if it showed one.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// Tells when connections should end.
     pub drain: DrainWatch,
 }
@@ -61,6 +63,12 @@ pub struct Ground {
 impl Ground {
     pub(super) fn now(&self) -> Instant {
         self.gateway.clock.now()
+    }
+
+    /// Both clocks, for decisions.
+    pub(super) fn both(&self) -> Now {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now { monotonic: self.now(), unix }
     }
 
     fn non_request(&self, why: NonRequest) {

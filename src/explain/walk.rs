@@ -13,8 +13,8 @@ use http::{HeaderMap, StatusCode, Uri, Version};
 use super::Question;
 use super::fields::{compare, without_credentials};
 use super::report::{
-    AttemptShown, Body, Candidate, Choice, Decided, Ending, Limit, Missed, Refusal, Report, Request, Response,
-    Route as RouteShown, RunnerUp, Share, Stage, Upstream as UpstreamShown, UpstreamRequest,
+    AttemptShown, Body, Candidate, Choice, Decided, Ending, Limit, Missed, Principal, Refusal, Report, Request,
+    Response, Route as RouteShown, RunnerUp, Share, Stage, Upstream as UpstreamShown, UpstreamRequest,
 };
 use super::state;
 use crate::model::answer::Answer;
@@ -31,6 +31,7 @@ use crate::model::verdict::{PolicyName, Rejection, Verdict};
 use crate::pipeline::admit::{Admission, admit};
 use crate::pipeline::attempt::{Plan, plan};
 use crate::pipeline::exchange::{Exchange, Peer};
+use crate::pipeline::inquiry::{AuthQuestion, AuthReply, ForwardAnswer, Inquiry, Reply};
 use crate::pipeline::judge::Attempted;
 use crate::pipeline::pursuit::{Attempt, Cue, Move, Pursuit, Sequel};
 use crate::pipeline::receive::{Facts, receive};
@@ -73,6 +74,7 @@ pub(super) fn walk(snapshot: &Snapshot, question: &Question, notes: Vec<String>)
         peer_text: Arc::new(Peer::new(question.client)),
         local: listener.map_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), |listener| listener.spec.address),
         tls: is_tls(question),
+        certificate: None,
         now: Instant::default(),
         random: 0,
     };
@@ -156,15 +158,39 @@ impl<'s> Walk<'s> {
             Err(rejection) => return self.refuse(Stage::Route, None, &rejection),
         };
         self.say(Stage::Route, None, "allow", "the most specific route that takes it", Some(&route.origin));
-        let admission = admit(route, &mut self.exchange);
-        self.record(Stage::Admit, Some(route));
-        if self.exchange.body_limit.is_some() || matches!(admission, Admission::Go) {
-            self.limit_of_body(route);
+        loop {
+            let admission = admit(route, &mut self.exchange, self.question.now);
+            if let Admission::Ask(inquiry) = admission {
+                let reply = self.suppose(inquiry);
+                self.exchange.reply(reply);
+                continue;
+            }
+            self.record(Stage::Admit, Some(route));
+            if self.exchange.body_limit.is_some() || matches!(admission, Admission::Go) {
+                self.limit_of_body(route);
+            }
+            match admission {
+                Admission::Go => return self.forward(route),
+                Admission::Answer(answer) => return self.answer(route, answer),
+                Admission::Refuse(rejection) => return self.refuse(Stage::Admit, Some(route), &rejection),
+                Admission::Ask(_) => {}
+            }
         }
-        match admission {
-            Admission::Go => self.forward(route),
-            Admission::Answer(answer) => self.answer(route, answer),
-            Admission::Refuse(rejection) => self.refuse(Stage::Admit, Some(route), &rejection),
+    }
+
+    /// The answer to what the gateway would ask while it runs: found out where that needs nobody else, else supposed.
+    fn suppose(&mut self, inquiry: Inquiry) -> Reply {
+        match inquiry {
+            Inquiry::Auth(AuthQuestion::Keys { .. }) => {
+                self.note("the gateway would fetch the issuer's keys now; explain fetches nothing, so the token can't be verified");
+                Reply::Auth(AuthReply::Keys(false))
+            }
+            Inquiry::Auth(AuthQuestion::Password { check, .. }) => Reply::Auth(AuthReply::Password(Some(check.run()))),
+            Inquiry::Auth(AuthQuestion::Forward(_)) => {
+                self.note("the service of auth.forward is supposed to answer 200 without further fields");
+                let answer = ForwardAnswer { status: StatusCode::OK, headers: HeaderMap::new() };
+                Reply::Auth(AuthReply::Forward(Some(answer)))
+            }
         }
     }
 
@@ -638,6 +664,11 @@ impl Walk<'_> {
             client: exchange.client.to_string(),
             trusted_proxy: exchange.peer_trusted.then(|| exchange.peer.ip().to_string()),
             request_id: String::from_utf8_lossy(exchange.request_id.as_bytes()).into_owned(),
+            principal: exchange.principal.as_deref().map(|principal| Principal {
+                name: principal.name().to_owned(),
+                method: principal.method().as_str(),
+                groups: principal.groups().iter().map(ToString::to_string).collect(),
+            }),
             listener: listener.map(|Listener { spec, origin, .. }| super::Listener {
                 name: spec.name.to_string(),
                 address: spec.address.to_string(),

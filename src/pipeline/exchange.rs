@@ -8,12 +8,16 @@ use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use smallvec::SmallVec;
 
+use super::admit::Progress;
 use crate::model::clock::Instant;
 use crate::model::guard::Shed;
 use crate::model::ids::{RouteName, UpstreamName};
 use crate::model::outcome::{Outcome, StandIn, Termination};
+use crate::model::principal::Principal;
 use crate::model::request::{RequestView, Scheme};
 use crate::model::verdict::{Code, Decision};
+use crate::policy::auth::Answers;
+pub use crate::policy::auth::ClientCertificate;
 use crate::policy::cors::Grant;
 use crate::policy::headers::Values;
 pub use crate::policy::hygiene::forwarding::Peer;
@@ -64,6 +68,16 @@ pub struct Exchange {
     pub route: Option<usize>,
     /// How many bytes of the canonical path the route's prefix covers.
     pub matched_prefix: usize,
+    /// Who it comes from, once that is known.
+    pub principal: Option<Arc<Principal>>,
+    /// What its client's certificate says; made once for the connection.
+    pub certificate: Option<Arc<ClientCertificate>>,
+    /// What `auth` has asked and been told.
+    pub(super) answers: Answers,
+    /// Fields that a service wants the upstream to have.
+    pub(super) identity_fields: Option<HeaderMap>,
+    /// How far admission has come.
+    pub(super) admission: Progress,
     /// What the response tells the page that asked, when the route has `cors`.
     pub cors: Option<Grant>,
     /// How long the request's body may be.
@@ -178,6 +192,7 @@ impl Exchange {
             version: self.version,
             client: self.client,
             peer: self.peer,
+            principal: self.principal.as_deref(),
         }
     }
 }
