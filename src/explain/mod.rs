@@ -5,6 +5,7 @@
 //! nothing itself and reaches nobody: no upstream is connected to, no name is resolved, and the response of the upstream
 //! is a supposed one. What the engine refuses before there is a request (a malformed or too large head) is not seen here.
 
+mod attempts;
 mod fields;
 mod report;
 mod state;

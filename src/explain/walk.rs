@@ -3,7 +3,6 @@
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -16,13 +15,11 @@ use super::report::{
     AttemptShown, Body, Candidate, Choice, Decided, Ending, Limit, Missed, Principal, Refusal, Report, Request,
     Response, Route as RouteShown, RunnerUp, Share, Stage, Upstream as UpstreamShown, UpstreamRequest,
 };
-use super::state;
 use crate::model::answer::Answer;
 use crate::model::clock::Instant;
 use crate::model::deadline::Limit as DeadlineLimit;
 use crate::model::ids::RouteName;
 use crate::model::listener::{Limits, Protocol};
-use crate::model::outcome::Outcome;
 use crate::model::request::RequestView;
 use crate::model::response::{BodyLength, ResponseHead};
 use crate::model::source::Origin;
@@ -32,8 +29,6 @@ use crate::pipeline::admit::{Admission, admit};
 use crate::pipeline::attempt::{Plan, plan};
 use crate::pipeline::exchange::{Exchange, Peer};
 use crate::pipeline::inquiry::{AuthQuestion, AuthReply, ForwardAnswer, Inquiry, Reply};
-use crate::pipeline::judge::Attempted;
-use crate::pipeline::pursuit::{Attempt, Cue, Move, Pursuit, Sequel};
 use crate::pipeline::receive::{Facts, receive};
 use crate::pipeline::route::{asked_for, route};
 use crate::pipeline::{body, fail, respond};
@@ -45,25 +40,6 @@ use crate::upstream::{self, Balance, DEMO, Tried};
 
 /// Bits where the engine takes random ones: the same question gets the same answer.
 const NOT_RANDOM: u64 = 0;
-
-/// Names that only a resolver can tell the address of get one that nobody has (RFC 5737), so that attempts can be
-/// supposed.
-fn suppose_resolved(upstream: &upstream::Upstream) {
-    let roster = upstream.roster();
-    if roster.endpoints().as_slice().is_empty() {
-        let names: Vec<_> = roster.names().cloned().collect();
-        for name in names {
-            roster.publish(&name, &[Ipv4Addr::new(192, 0, 2, 1).into()]);
-        }
-    }
-}
-
-fn outcome_text(outcome: Outcome) -> String {
-    match outcome {
-        Outcome::Status(status) => status.as_u16().to_string(),
-        other => other.as_str().to_owned(),
-    }
-}
 
 /// Asks every stage in its turn.
 pub(super) fn walk(snapshot: &Snapshot, question: &Question, notes: Vec<String>) -> Report {
@@ -123,26 +99,26 @@ fn head(question: &Question, listener: Option<&Listener>) -> Parts {
     parts
 }
 
-struct Walk<'s> {
-    snapshot: &'s Snapshot,
-    question: &'s Question,
-    exchange: Exchange,
+pub(super) struct Walk<'s> {
+    pub(super) snapshot: &'s Snapshot,
+    pub(super) question: &'s Question,
+    pub(super) exchange: Exchange,
     /// How many of the exchange's decisions are written down.
     seen: usize,
     listener: Option<&'s Listener>,
-    written: Written,
+    pub(super) written: Written,
 }
 
 /// What is written down on the way.
 #[derive(Default)]
-struct Written {
+pub(super) struct Written {
     route: Option<RouteShown>,
     near_misses: Vec<Missed>,
     decisions: Vec<Decided>,
     limits: Vec<Limit>,
     upstream: Option<UpstreamShown>,
     upstream_request: Option<UpstreamRequest>,
-    attempts: Vec<AttemptShown>,
+    pub(super) attempts: Vec<AttemptShown>,
     refusal: Option<Refusal>,
     notes: Vec<String>,
 }
@@ -219,94 +195,8 @@ impl<'s> Walk<'s> {
         response
     }
 
-    /// The attempts, with the ends that are supposed of them. Waits pass at once on the clock of the explanation.
-    fn pursue(&mut self, route: &'s Route, mut plan: Plan<'s>) -> Response {
-        let mut now = self.exchange.started;
-        let mut pursuit = Pursuit::default();
-        let mut last_answer = None;
-        loop {
-            let upstream = &plan.upstream.upstream;
-            let (name, is_own) = (upstream.name().as_str(), self.exchange.fallback.is_none());
-            let none = state::has_no_endpoint(&self.question.states, name, is_own);
-            if !none {
-                suppose_resolved(upstream);
-            }
-            if !none && upstream.roster().endpoints().as_slice().is_empty() {
-                // The demo app, which has an address only while the gateway runs.
-                return self.respond(route, &plan, None);
-            }
-            let cue = Cue { now, random: u64::MAX, can_restart: self.can_restart(&plan) };
-            let attempt = match pursuit.next(&mut plan, self.snapshot, &mut self.exchange, cue) {
-                Move::Attempt(attempt) => attempt,
-                Move::Queue(queued) => {
-                    now = queued.ticket.deadline();
-                    self.record(Stage::Shed, Some(route));
-                    pursuit.turned_away(&mut self.exchange, &plan, queued);
-                    continue;
-                }
-                Move::Answer(answer) => {
-                    self.record(Stage::Judge, Some(route));
-                    return self.answer(route, answer.clone());
-                }
-                Move::End(rejection) => {
-                    self.record(Stage::Judge, Some(route));
-                    return match last_answer {
-                        Some(status) => self.respond(route, &plan, Some(status)),
-                        None => self.refuse(Stage::Fail, Some(route), &rejection),
-                    };
-                }
-            };
-            self.record(Stage::Shed, Some(route));
-            let Attempt { endpoint, mut guard, .. } = attempt;
-            let attempted = self.supposed_attempt(&plan);
-            guard.judged(attempted, Duration::ZERO, now);
-            let sequel = pursuit.judge(&plan, &mut self.exchange, &endpoint, attempted, cue);
-            self.record(Stage::Judge, Some(route));
-            let again = match sequel {
-                Sequel::Accept => None,
-                Sequel::Next(wait) => Some(wait),
-            };
-            self.written.attempts.push(AttemptShown {
-                upstream: plan.upstream.upstream.name().to_string(),
-                outcome: outcome_text(attempted.outcome),
-                then: match again {
-                    None => "its answer is taken".to_owned(),
-                    Some(wait) if wait.is_zero() => "it has failed for good".to_owned(),
-                    Some(wait) => format!("again after at most {}", Period(wait)),
-                },
-            });
-            if let Outcome::Status(status) = attempted.outcome {
-                last_answer = Some(status);
-            }
-            match again {
-                None => return self.respond(route, &plan, last_answer),
-                Some(wait) => now = now.after(wait),
-            }
-        }
-    }
-
-    fn can_restart(&self, plan: &Plan<'_>) -> bool {
-        let length = self.question.body.or(self.exchange.declared_length()).unwrap_or(0);
-        length <= u64::try_from(plan.keep).unwrap_or(u64::MAX)
-    }
-
-    fn supposed_attempt(&self, plan: &Plan<'_>) -> Attempted {
-        let name = plan.upstream.upstream.name().as_str();
-        let is_own = self.exchange.fallback.is_none();
-        let default = self.question.response.status.unwrap_or(if plan.upgrade {
-            StatusCode::SWITCHING_PROTOCOLS
-        } else {
-            StatusCode::OK
-        });
-        match state::supposed_outcome(&self.question.states, name, is_own) {
-            None => Attempted::answered(Outcome::Status(default), &self.question.response.headers),
-            Some(Outcome::Connect) => Attempted { unprocessed: true, ..Attempted::failed(Outcome::Connect) },
-            Some(outcome) => Attempted::answered(outcome, &self.question.response.headers),
-        }
-    }
-
     /// The upstream's supposed response on its way to the client.
-    fn respond(&mut self, route: &Route, plan: &Plan<'_>, answered: Option<StatusCode>) -> Response {
+    pub(super) fn respond(&mut self, route: &Route, plan: &Plan<'_>, answered: Option<StatusCode>) -> Response {
         let upgraded_by_default = if plan.upgrade { StatusCode::SWITCHING_PROTOCOLS } else { StatusCode::OK };
         let supposed = &self.question.response;
         let status = answered.or(supposed.status).unwrap_or(upgraded_by_default);
@@ -333,13 +223,13 @@ impl<'s> Walk<'s> {
         Response { ending: Ending::Forwarded, status: head.status.as_u16(), fields, body, text: None }
     }
 
-    fn answer(&mut self, route: &Route, answer: Answer) -> Response {
+    pub(super) fn answer(&mut self, route: &Route, answer: Answer) -> Response {
         let mut head = ResponseHead { status: answer.status, headers: answer.headers };
         respond::answer(route, &self.exchange, &mut head);
         self.own_response(Ending::Answered, &head, &answer.body)
     }
 
-    fn refuse(&mut self, stage: Stage, route: Option<&Route>, rejection: &Rejection) -> Response {
+    pub(super) fn refuse(&mut self, stage: Stage, route: Option<&Route>, rejection: &Rejection) -> Response {
         self.exchange.rejection = Some(rejection.code);
         let rejects = |decided: &&Decided| decided.stage == stage && decided.verdict == Verdict::Reject.as_str();
         let policy = self.written.decisions.iter().rev().find(rejects).and_then(|decided| decided.policy);
@@ -383,7 +273,7 @@ impl Walk<'_> {
     }
 
     /// Writes down what policies have decided since the last time.
-    fn record(&mut self, stage: Stage, route: Option<&Route>) {
+    pub(super) fn record(&mut self, stage: Stage, route: Option<&Route>) {
         let new = self.exchange.decisions.iter().skip(self.seen);
         let asked = self.exchange.upstream.as_ref();
         let mut upstreams = self.snapshot.upstreams.iter().map(|entry| &entry.upstream);
