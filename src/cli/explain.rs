@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use anyhow::Context;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -10,6 +11,7 @@ use serde_json::Value as Json;
 use super::{ConfigPath, Format, Outcome, color, data, talk};
 use crate::control::configuration::{self, Surroundings};
 use crate::explain::{Question, State, Supposed, explain};
+use crate::model::clock::Now;
 use crate::snapshot::tls::bundled_roots;
 
 #[derive(Debug, clap::Args)]
@@ -103,6 +105,7 @@ fn question(arguments: &Arguments) -> anyhow::Result<Question> {
         body,
         client: arguments.client,
         tls: arguments.tls,
+        now: Now { unix: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?, ..Now::default() },
         response: Supposed {
             status: arguments.response_status.map(StatusCode::from_u16).transpose()?,
             headers: map(&arguments.response_header),

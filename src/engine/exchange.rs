@@ -8,12 +8,14 @@ use h2::Reason;
 use http::request::Parts;
 
 use super::Live;
+use super::ask::ask;
 use super::complete::complete;
 use super::downstream::Downstream;
 use super::respond;
 use super::serve::Ground;
 use super::timer::Timer;
 use crate::model::clock::Instant;
+use crate::model::deadline::{Deadline, Limit};
 use crate::model::outcome::Termination;
 use crate::model::response::ResponseHead;
 use crate::model::verdict::Rejection;
@@ -112,14 +114,25 @@ impl Run<'_> {
             Ok(route) => route,
             Err(rejection) => return self.refuse(rejection).await,
         };
-        match admit(route, &mut self.exchange) {
-            Admission::Go => self.forward(route).await,
-            Admission::Answer(answer) => {
-                let mut head = ResponseHead { status: answer.status, headers: answer.headers };
-                dress::answer(route, &self.exchange, &mut head);
-                self.answer(head, answer.body).await
+        loop {
+            match admit(route, &mut self.exchange, self.ground.both()) {
+                Admission::Go => return self.forward(route).await,
+                Admission::Answer(answer) => {
+                    let mut head = ResponseHead { status: answer.status, headers: answer.headers };
+                    dress::answer(route, &self.exchange, &mut head);
+                    return self.answer(head, answer.body).await;
+                }
+                Admission::Refuse(rejection) => return self.refuse_on(Some(route), rejection).await,
+                Admission::Ask(inquiry) => {
+                    let until = route.policies.timeout.policy.request;
+                    let deadline = Deadline::new(self.exchange.started, until, Limit::Request);
+                    let sides = (&mut self.down, &mut *self.timer);
+                    match ask(self.ground, self.live, inquiry, deadline, sides).await {
+                        Ok(reply) => self.exchange.reply(reply),
+                        Err(interruption) => return self.interrupted(route, interruption).await,
+                    }
+                }
             }
-            Admission::Refuse(rejection) => self.refuse_on(Some(route), rejection).await,
         }
     }
 

@@ -358,7 +358,7 @@ impl<'a> Run<'a> {
     }
 
     /// The client, or the exchange's own time, ended the attempt before a head.
-    async fn interrupted(&mut self, route: &'a Route, interruption: Interruption) -> Ended {
+    pub(super) async fn interrupted(&mut self, route: &'a Route, interruption: Interruption) -> Ended {
         let rejection = match interruption {
             Interruption::ClientGone | Interruption::Upload(UploadError::Client(ClientError::Gone)) => {
                 return self.lost();

@@ -3,6 +3,7 @@
 //! `serve` runs a connection, `exchange` a request: it views, asks the pipeline, and applies. What is decided is
 //! decided in `pipeline`; here are only bytes, waiting and the order of things.
 
+mod ask;
 mod attempt;
 mod complete;
 pub mod connect;

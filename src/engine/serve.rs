@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::downstream::{Downstream, H1Downstream, H2Downstream, parse_length};
 use super::exchange::{self, Ended};
@@ -18,7 +18,7 @@ use super::respond;
 use super::timer::Timer;
 use super::transport::{Io, Transport};
 use super::{Gateway, Worker, complete};
-use crate::model::clock::Instant;
+use crate::model::clock::{Instant, Now};
 use crate::model::connection::ClientConnection;
 use crate::model::drain::DrainWatch;
 use crate::model::listener::Protocol;
@@ -62,6 +62,12 @@ pub struct Ground {
 impl Ground {
     pub(super) fn now(&self) -> Instant {
         self.gateway.clock.now()
+    }
+
+    /// Both clocks, for decisions.
+    pub(super) fn both(&self) -> Now {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now { monotonic: self.now(), unix }
     }
 
     fn non_request(&self, why: NonRequest) {

@@ -20,7 +20,7 @@ pub use self::report::{
     Report, Request, Response, Route, RunnerUp, Share, Stage, Upstream, UpstreamRequest,
 };
 pub use self::state::{Condition, State};
-use crate::model::clock::Instant;
+use crate::model::clock::{Instant, Now};
 use crate::snapshot::Snapshot;
 
 /// A request, and what its upstream would answer.
@@ -38,6 +38,8 @@ pub struct Question {
     pub client: IpAddr,
     /// Whether it connects over TLS; always for an `https` URL.
     pub tls: bool,
+    /// When it comes.
+    pub now: Now,
     /// What the upstream would answer.
     pub response: Supposed,
     /// States that upstreams are supposed to be in.

@@ -156,7 +156,7 @@ impl<'s> Walk<'s> {
             Err(rejection) => return self.refuse(Stage::Route, None, &rejection),
         };
         self.say(Stage::Route, None, "allow", "the most specific route that takes it", Some(&route.origin));
-        let admission = admit(route, &mut self.exchange);
+        let admission = admit(route, &mut self.exchange, self.question.now);
         self.record(Stage::Admit, Some(route));
         if self.exchange.body_limit.is_some() || matches!(admission, Admission::Go) {
             self.limit_of_body(route);
@@ -165,6 +165,7 @@ impl<'s> Walk<'s> {
             Admission::Go => self.forward(route),
             Admission::Answer(answer) => self.answer(route, answer),
             Admission::Refuse(rejection) => self.refuse(Stage::Admit, Some(route), &rejection),
+            Admission::Ask(inquiry) => match inquiry {},
         }
     }
 

@@ -37,6 +37,15 @@ impl Instant {
     }
 }
 
+/// One reading of both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// For what lasts.
+    pub monotonic: Instant,
+    /// For what was dated by others: the time since the Unix epoch.
+    pub unix: Duration,
+}
+
 /// Where "now" comes from.
 #[derive(Debug, Clone)]
 pub enum Clock {

@@ -1,8 +1,13 @@
 //! Who may come in, and who is answered at once: the access list, preflights, the declared length of the body; then the
 //! policies that answer instead of an upstream.
+//!
+//! The stage can be left and entered again: a policy that needs an answer from outside asks for it, and the stage goes on
+//! at that policy when the answer has come.
 
 use super::exchange::Exchange;
+use super::inquiry::{Inquiry, Reply};
 use crate::model::answer::Answer;
+use crate::model::clock::Now;
 use crate::model::verdict::{Admission as Judged, Decision, PolicyName, Rejection, Verdict};
 use crate::policy::cors::Ruling;
 use crate::policy::hygiene::hop_by_hop::asks_to_upgrade;
@@ -18,10 +23,75 @@ pub enum Admission {
     Answer(Answer),
     /// It is refused.
     Refuse(Rejection),
+    /// A policy needs an answer first: give it to [`Exchange::reply`] and ask [`admit`] again.
+    Ask(Inquiry),
 }
 
-/// Asks the policies of the route in their order.
-pub fn admit(route: &Route, exchange: &mut Exchange) -> Admission {
+/// How far the stage has come with a request.
+#[derive(Debug, Default)]
+pub struct Progress {
+    step: Step,
+    /// The answer to what the policy at `step` asked, until it is taken.
+    reply: Option<Reply>,
+}
+
+/// The policies in the order in which they are asked. A policy is asked again only while it is itself the one that asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Step {
+    /// Before anything else: an address that may not come in learns nothing.
+    #[default]
+    Access,
+    /// A preflight has no credentials (Fetch §3.3.5), so it is answered before they are asked for.
+    Cors,
+    /// What the head says of the body.
+    Length,
+    /// What answers instead of an upstream, for those who may come in.
+    Redirect,
+    Respond,
+}
+
+impl Step {
+    const fn next(self) -> Option<Self> {
+        match self {
+            Self::Access => Some(Self::Cors),
+            Self::Cors => Some(Self::Length),
+            Self::Length => Some(Self::Redirect),
+            Self::Redirect => Some(Self::Respond),
+            Self::Respond => None,
+        }
+    }
+}
+
+impl Exchange {
+    /// Takes the answer to what [`admit`] asked.
+    pub fn reply(&mut self, reply: Reply) {
+        self.admission.reply = Some(reply);
+    }
+}
+
+/// Asks the policies of the route in their order, from the one that asked last time on.
+pub fn admit(route: &Route, exchange: &mut Exchange, now: Now) -> Admission {
+    loop {
+        let step = exchange.admission.step;
+        let reply = exchange.admission.reply.take();
+        if let Some(end) = ask(step, &route.policies, exchange, reply, now) {
+            return end;
+        }
+        match step.next() {
+            Some(next) => exchange.admission.step = next,
+            None => return Admission::Go,
+        }
+    }
+}
+
+/// Asks the policy of one step; `None` when the request goes on to the next.
+fn ask(
+    step: Step,
+    policies: &Policies,
+    exchange: &mut Exchange,
+    _reply: Option<Reply>,
+    _now: Now,
+) -> Option<Admission> {
     let Policies {
         access,
         cors,
@@ -35,65 +105,56 @@ pub fn admit(route: &Route, exchange: &mut Exchange) -> Admission {
         retry: _,
         hedge: _,
         fallback: _,
-    } = &route.policies;
-    match judge(access.as_ref(), cors.as_ref(), validate.as_ref(), exchange) {
-        Admission::Go => answer(redirect.as_ref(), respond.as_ref(), exchange),
-        other => other,
+    } = policies;
+    match step {
+        Step::Access => address(access.as_ref()?, exchange),
+        Step::Cors => origin(cors.as_ref()?, exchange),
+        Step::Length => length(validate.as_ref()?, exchange),
+        Step::Redirect => redirected(redirect.as_ref()?, exchange),
+        Step::Respond => responded(respond.as_ref()?, exchange),
     }
 }
 
-fn judge(
-    access: Option<&Slot<access::Access>>,
-    cors: Option<&Slot<cors::Cors>>,
-    validate: Option<&Slot<validate::Validate>>,
-    exchange: &mut Exchange,
-) -> Admission {
-    if let Some(access) = access
-        && let Some(rejection) = note(exchange, access.policy.decide(exchange.client))
-    {
-        return Admission::Refuse(rejection);
-    }
-    if let Some(cors) = cors {
-        let (decision, ruling) = cors.policy.decide(&exchange.view());
-        exchange.decisions.push(decision);
-        match ruling {
-            Ruling::Answer(answer) => return Admission::Answer(answer),
-            Ruling::GoOn(grant) => exchange.cors = Some(grant),
-        }
-    }
-    if let Some(validate) = validate {
-        let upgrade = asks_to_upgrade(&exchange.headers);
-        exchange.body_limit = validate.policy.body_limit(&exchange.headers, upgrade);
-        if let Some(limit) = exchange.body_limit
-            && let Some(rejection) = note(exchange, limit.judge_declared(exchange.declared_length()))
-        {
-            return Admission::Refuse(rejection);
-        }
-    }
-    Admission::Go
+fn address(access: &Slot<access::Access>, exchange: &mut Exchange) -> Option<Admission> {
+    note(exchange, access.policy.decide(exchange.client))
 }
 
-fn answer(
-    redirect: Option<&Slot<redirect::Redirect>>,
-    respond: Option<&Slot<respond::Respond>>,
-    exchange: &mut Exchange,
-) -> Admission {
-    let answered = |policy, reason: &'static str| Decision { policy, verdict: Verdict::Answer, reason: reason.into() };
-    if let Some(redirect) = redirect
-        && let Some(answer) = redirect.policy.decide(&exchange.view(), exchange.matched_prefix)
-    {
-        exchange.decisions.push(answered(PolicyName::Redirect, "sent elsewhere"));
-        return Admission::Answer(answer);
+fn origin(cors: &Slot<cors::Cors>, exchange: &mut Exchange) -> Option<Admission> {
+    let (decision, ruling) = cors.policy.decide(&exchange.view());
+    exchange.decisions.push(decision);
+    match ruling {
+        Ruling::Answer(answer) => Some(Admission::Answer(answer)),
+        Ruling::GoOn(grant) => {
+            exchange.cors = Some(grant);
+            None
+        }
     }
-    if let Some(respond) = respond {
-        exchange.decisions.push(answered(PolicyName::Respond, "a fixed response"));
-        return Admission::Answer(respond.policy.answer());
-    }
-    Admission::Go
+}
+
+fn length(validate: &Slot<validate::Validate>, exchange: &mut Exchange) -> Option<Admission> {
+    let upgrade = asks_to_upgrade(&exchange.headers);
+    exchange.body_limit = validate.policy.body_limit(&exchange.headers, upgrade);
+    let limit = exchange.body_limit?;
+    note(exchange, limit.judge_declared(exchange.declared_length()))
+}
+
+fn redirected(redirect: &Slot<redirect::Redirect>, exchange: &mut Exchange) -> Option<Admission> {
+    let answer = redirect.policy.decide(&exchange.view(), exchange.matched_prefix)?;
+    exchange.decisions.push(answered(PolicyName::Redirect, "sent elsewhere"));
+    Some(Admission::Answer(answer))
+}
+
+fn responded(respond: &Slot<respond::Respond>, exchange: &mut Exchange) -> Option<Admission> {
+    exchange.decisions.push(answered(PolicyName::Respond, "a fixed response"));
+    Some(Admission::Answer(respond.policy.answer()))
+}
+
+fn answered(policy: PolicyName, reason: &'static str) -> Decision {
+    Decision { policy, verdict: Verdict::Answer, reason: reason.into() }
 }
 
 /// Records a judgement; the refusal, if that is what it comes to.
-fn note(exchange: &mut Exchange, judged: Judged) -> Option<Rejection> {
+fn note(exchange: &mut Exchange, judged: Judged) -> Option<Admission> {
     exchange.decisions.push(judged.decision);
-    judged.rejection
+    judged.rejection.map(Admission::Refuse)
 }

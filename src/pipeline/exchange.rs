@@ -8,6 +8,7 @@ use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use smallvec::SmallVec;
 
+use super::admit::Progress;
 use crate::model::clock::Instant;
 use crate::model::guard::Shed;
 use crate::model::ids::{RouteName, UpstreamName};
@@ -67,6 +68,8 @@ pub struct Exchange {
     pub matched_prefix: usize,
     /// Who it comes from, once that is known.
     pub principal: Option<Arc<Principal>>,
+    /// How far admission has come.
+    pub(super) admission: Progress,
     /// What the response tells the page that asked, when the route has `cors`.
     pub cors: Option<Grant>,
     /// How long the request's body may be.

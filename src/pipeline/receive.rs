@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{Method, Version};
 use smallvec::SmallVec;
 
+use super::admit::Progress;
 use super::exchange::{Exchange, Peer, Spelling};
 use super::fail::X_REQUEST_ID;
 use crate::model::clock::Instant;
@@ -77,6 +78,7 @@ pub fn receive(
         route: None,
         matched_prefix: 0,
         principal: None,
+        admission: Progress::default(),
         cors: None,
         body_limit: None,
         decisions: SmallVec::new(),
