@@ -74,6 +74,11 @@ fn each_state_of_an_upstream_is_explained() {
     check("resilience");
 }
 
+#[test]
+fn who_calls_is_explained_by_the_code_that_decides_it() {
+    check("identity");
+}
+
 #[track_caller]
 fn check_exit(arguments: &[&str], code: i32, talk: &str) {
     let output = portcullis(&[&["explain"], arguments].concat());

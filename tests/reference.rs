@@ -24,3 +24,8 @@ fn the_reference_manual_is_up_to_date() {
 fn the_schema_for_editors_is_up_to_date() {
     check("conf/schemas/portcullis.schema.json", "json-schema");
 }
+
+#[test]
+fn the_schema_of_consumers_is_up_to_date() {
+    check("conf/schemas/consumers.schema.json", "consumers");
+}

@@ -229,6 +229,7 @@ impl Simulation {
             peer_text: Arc::new(Peer::new(peer.ip())),
             local: peer,
             tls: false,
+            certificate: None,
             now: self.now,
             random: u128::from(id),
         };

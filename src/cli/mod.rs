@@ -6,6 +6,7 @@
 mod admin_client;
 mod check;
 mod explain;
+mod hash;
 mod health;
 mod reload;
 mod run;
@@ -37,6 +38,8 @@ enum Command {
     Check(check::Arguments),
     /// Say what the gateway would do with a request, and which settings cause it.
     Explain(explain::Arguments),
+    /// Print the hash of an API key or a password, which is read from standard input, for the consumers file.
+    Hash(hash::Arguments),
     /// Print the JSON Schema of the configuration, or its reference manual.
     Schema(schema::Arguments),
     /// Ask a running gateway to read its configuration again.
@@ -96,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Run(config) => run::run(&config.path()),
         Command::Check(arguments) => check::check(arguments),
         Command::Explain(arguments) => explain::run(arguments),
+        Command::Hash(arguments) => hash::hash(arguments),
         Command::Schema(arguments) => schema::schema(arguments),
         Command::Reload(admin) => reload::reload(admin),
         Command::Health(admin) => health::health(admin),

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 use super::{Outcome, data};
 use crate::config::reference;
-use crate::control::configuration::SCHEMA;
+use crate::control::configuration::{CONSUMERS, SCHEMA};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -17,6 +17,8 @@ pub(super) struct Arguments {
 enum Form {
     /// JSON Schema, for editors.
     JsonSchema,
+    /// JSON Schema of the consumers file.
+    Consumers,
     /// The reference manual in Markdown.
     Markdown,
 }
@@ -24,7 +26,12 @@ enum Form {
 pub(super) fn schema(arguments: &Arguments) -> anyhow::Result<Outcome> {
     match arguments.form {
         Form::JsonSchema => data(&format!("{}\n", serde_json::to_string_pretty(&SCHEMA.published())?)),
-        Form::Markdown => data(&reference::markdown(&SCHEMA)),
+        Form::Consumers => data(&format!("{}\n", serde_json::to_string_pretty(&CONSUMERS.published())?)),
+        Form::Markdown => data(&format!(
+            "{}{}",
+            reference::markdown(&SCHEMA),
+            reference::markdown(&CONSUMERS).replacen("## Top level", "## The consumers file", 1)
+        )),
     }
     Ok(Outcome::Ok)
 }

@@ -36,6 +36,8 @@ pub struct Document {
     pub listener: Vec<Spanned<ListenerConfig>>,
     /// Where requests go, by name.
     pub upstream: BTreeMap<String, Spanned<upstream::Config>>,
+    /// Who callers are. Default: nobody is known by name.
+    pub consumers: Option<Spanned<ConsumersConfig>>,
     /// Policies that every route inherits, key by key.
     pub defaults: RoutePolicies,
     /// Named sets of policies for `use`; they lie between the defaults and the route.
@@ -58,6 +60,14 @@ impl Default for AdminConfig {
     fn default() -> Self {
         Self { address: Spanned { value: "127.0.0.1:9901".into(), ..Spanned::default() }, token: None }
     }
+}
+
+/// `[consumers]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConsumersConfig {
+    /// The file with a `[consumer.NAME]` for each: TOML, YAML or JSON by its extension, beside this one, and watched as this
+    /// one is. It is a file of its own because others may keep it, and because it changes more often.
+    pub file: Spanned<String>,
 }
 
 /// `[[listener]]`

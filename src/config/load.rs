@@ -92,6 +92,32 @@ impl Loader {
         loaded
     }
 
+    /// Reads a further configuration file, which the setting `named` names, with the same references; its text is one of
+    /// the sources and its place among the watched files. `None` when it can't be read or has mistakes of syntax.
+    pub fn further(&self, loaded: &mut Loaded, named: &Spanned<String>) -> Option<Node> {
+        let path = asset_path(&loaded.sources, named);
+        loaded.files.push(path.clone());
+        let Some(format) = Format::of(&path) else {
+            let message = format!("not a configuration file by its name: {}", path.display());
+            let help = "name it *.toml, *.yaml, *.yml or *.json";
+            loaded.diagnostics.push(Diagnostic::error("unknown_format", named.span, message).help(help));
+            return None;
+        };
+        let text = read_bounded(&path, MAX_FILE).and_then(|bytes| text_of(bytes, &path));
+        let text =
+            text.map_err(|why| loaded.diagnostics.push(Diagnostic::error("unreadable_file", named.span, why))).ok()?;
+        let file = loaded.sources.add(path.display().to_string(), text.as_str());
+        let mut root = format.parse(&text, file, &mut loaded.diagnostics);
+        if root.root.is_null() {
+            root.root.value = Value::Table(Vec::new());
+        }
+        let mut lookups = Files { variables: self.variables.as_ref(), sources: &loaded.sources, read: Vec::new() };
+        secrets::resolve(&mut root.root, &mut lookups, &mut loaded.diagnostics);
+        let read = lookups.read;
+        loaded.files.extend(read);
+        (!root.partial).then_some(root.root)
+    }
+
     /// Reads the files that a document names. Those that can't be read hold the reason.
     pub fn assets<'a>(&self, sources: &Sources, paths: impl IntoIterator<Item = &'a Spanned<String>>) -> Assets {
         let mut assets = Assets::default();

@@ -29,6 +29,8 @@ use serde::de::DeserializeOwned;
 use load::Loaded;
 use schema::DocumentSchema;
 
+use crate::model::diagnostic::Diagnostics;
+
 /// Reads the document, whose schema is `schema`, from what was loaded; what is wrong with its form is in
 /// `loaded.diagnostics` then, all of it.
 ///
@@ -44,6 +46,21 @@ pub fn read<T: DeserializeOwned>(loaded: &mut Loaded, schema: &DocumentSchema) -
         return de::from_node(&loaded.root.without(&wrong)).ok();
     }
     de::from_node(&loaded.root).map_err(|diagnostic| loaded.diagnostics.push(diagnostic)).ok()
+}
+
+/// Reads a further file of the configuration, whose schema is `schema`; `None` when its form is wrong, which is then in
+/// `diagnostics`.
+pub fn read_further<T: DeserializeOwned>(
+    root: &node::Node,
+    schema: &DocumentSchema,
+    diagnostics: &mut Diagnostics,
+) -> Option<T> {
+    let errors = diagnostics.errors();
+    walk::check(root, schema, false, diagnostics);
+    if diagnostics.errors() > errors {
+        return None;
+    }
+    de::from_node(root).map_err(|diagnostic| diagnostics.push(diagnostic)).ok()
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use super::supervisor::{Supervisor, Trigger};
 use crate::engine::Gateway;
 use crate::model::clock::Instant;
+use crate::policy::auth::{KeyRing, KeySource};
 use crate::telemetry::metrics;
 use crate::upstream::breaker::BreakerState;
 use crate::upstream::concurrency::Limit;
@@ -63,6 +64,7 @@ pub async fn serve(
         .route("/api/v1/config", get(config))
         .route("/api/v1/routes", get(routes))
         .route("/api/v1/upstreams", get(upstreams))
+        .route("/api/v1/keys", get(keys))
         .merge(writes)
         .layer(middleware::from_fn_with_state(shared.clone(), refuse_foreign))
         .with_state(shared);
@@ -312,6 +314,28 @@ fn concurrency(upstream: &Upstream) -> serde_json::Value {
         "queued": reading.queued,
         "queue": limiter.rules().queue,
     })
+}
+
+/// The keys of token issuers: how many, how old, and whether fetching them fails.
+async fn keys(State(shared): State<Shared>) -> Response {
+    let gateway = shared.supervisor.gateway();
+    let live = gateway.live.load_full();
+    let now = gateway.clock.now();
+    let row = |ring: &Arc<KeyRing>| {
+        let status = ring.status(now);
+        let source = match ring.source() {
+            KeySource::File(_) => "file".to_owned(),
+            KeySource::Url { origin, target } => format!("{origin}{target}"),
+        };
+        json!({
+            "source": source,
+            "keys": status.keys,
+            "age_seconds": status.age.map(|age| age.as_secs_f64()),
+            "failures": status.failures,
+        })
+    };
+    let rows: Vec<_> = live.snapshot.key_rings.iter().map(row).collect();
+    Json(json!({ "generation": live.snapshot.generation, "key_rings": rows })).into_response()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::engine::transport;
 use crate::engine::{Gateway, Worker};
 use crate::model::ids::ListenerName;
 use crate::model::request::Scheme;
-use crate::pipeline::exchange::Peer;
+use crate::pipeline::exchange::{ClientCertificate, Peer};
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::metrics::{self, Handshake, NonRequest};
 
@@ -48,6 +48,10 @@ impl Application for Gateway {
             gateway: self,
             worker: Arc::clone(&worker),
             peer_text: Arc::new(Peer::new(connection.info.peer.ip())),
+            certificate: connection.info.tls.as_ref().and_then(|tls| {
+                let shown = tls.client_certificate.as_ref()?;
+                Some(Arc::new(ClientCertificate::read(shown)))
+            }),
             info: connection.info,
             drain: connection.drain,
         };

@@ -15,11 +15,15 @@ use crate::config::schema::DocumentSchema;
 use crate::config::{self, render, secrets};
 use crate::model::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::model::source::Sources;
+use crate::policy::auth::ConsumersDocument;
 use crate::snapshot::{self, Assets, Snapshot};
 use crate::upstream::DEMO;
 
 /// The schema of the whole document; made once, because it depends on nothing.
 pub static SCHEMA: LazyLock<DocumentSchema> = LazyLock::new(DocumentSchema::of::<Document>);
+
+/// The schema of the consumers file.
+pub static CONSUMERS: LazyLock<DocumentSchema> = LazyLock::new(DocumentSchema::of::<ConsumersDocument>);
 
 /// A document that was read, before it is compiled.
 pub struct Read {
@@ -29,6 +33,8 @@ pub struct Read {
     pub sources: Sources,
     /// What the operator wrote; `None` when it could not be read.
     pub document: Option<Document>,
+    /// The consumers file, if the document names one and it could be read.
+    pub consumers: Option<ConsumersDocument>,
     /// Contents of the files that it names.
     pub assets: Assets,
     /// Everything that should be watched for changes.
@@ -40,6 +46,7 @@ pub struct Read {
     /// What is wrong so far.
     pub diagnostics: Diagnostics,
     root: config::node::Node,
+    further: Option<config::node::Node>,
 }
 
 /// What a compile step needs from outside.
@@ -58,6 +65,9 @@ pub fn read(path: &Path) -> Read {
     let loader = Loader::from_environment();
     let mut found = loader.load(path);
     let document: Option<Document> = config::read(&mut found, &SCHEMA);
+    let named = document.as_ref().and_then(|document| document.consumers.as_ref());
+    let further = named.and_then(|consumers| loader.further(&mut found, &consumers.file));
+    let consumers = further.as_ref().and_then(|root| config::read_further(root, &CONSUMERS, &mut found.diagnostics));
     let paths = document.as_ref().map(snapshot::paths).unwrap_or_default();
     let mut files = std::mem::take(&mut found.files);
     files.extend(paths.iter().map(|path| asset_path(&found.sources, path)));
@@ -67,7 +77,7 @@ pub fn read(path: &Path) -> Read {
         (&file.path, &file.text).hash(&mut content);
     }
     // What `${env:…}` and `${file:…}` came to stands in the tree.
-    format!("{:?}", found.root).hash(&mut content);
+    format!("{:?} {further:?}", found.root).hash(&mut content);
     for path in &paths {
         assets.get(path).hash(&mut content);
     }
@@ -76,11 +86,13 @@ pub fn read(path: &Path) -> Read {
         redacted: secrets::redacted(&found.root),
         sources: found.sources,
         document,
+        consumers,
         assets,
         files,
         fingerprint: content.finish(),
         diagnostics: found.diagnostics,
         root: found.root,
+        further,
     }
 }
 
@@ -91,6 +103,7 @@ impl Read {
         let input = snapshot::Input {
             document,
             sources: &self.sources,
+            consumers: self.consumers.as_ref(),
             assets: &self.assets,
             previous: surroundings.previous,
             roots: surroundings.roots,
@@ -110,7 +123,9 @@ impl Read {
                 && !(incomplete && finding.code.starts_with("unknown_"))
         };
         self.diagnostics.extend(found.as_slice().iter().filter(|finding| sound || certain(finding)).cloned());
-        secrets::scrub_all(&self.root, &mut self.diagnostics);
+        for root in std::iter::once(&self.root).chain(&self.further) {
+            secrets::scrub_all(root, &mut self.diagnostics);
+        }
         snapshot.filter(|_| !self.diagnostics.has_errors())
     }
 
@@ -127,7 +142,8 @@ impl Read {
     /// `text` with every secret of the configuration shown as its reference.
     #[must_use]
     pub fn without_secrets(&self, text: String) -> String {
-        secrets::scrub(text, &self.root)
+        let roots = std::iter::once(&self.root).chain(&self.further);
+        roots.fold(text, secrets::scrub)
     }
 
     /// The findings for a person.
@@ -198,6 +214,35 @@ mod tests {
         check(&more("concurrency = { limit = 5, queue_timeout = \"1s\", min = 2 }"), &["dead_setting", "dead_setting"]);
         check(&more("breaker = { window = 10 }\nconcurrency = { limits = 5 }"), &["unitless", "unknown_key"]);
         check(&more("concurrency = true"), &["bad_value"]);
+    }
+
+    #[test]
+    fn mistakes_in_the_consumers_file_are_reported_at_their_place_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("gateway.toml");
+        let text = format!("{SOUND}auth = {{ basic = true }}\n[consumers]\nfile = \"people.toml\"\n");
+        std::fs::write(&path, text).expect("written");
+        let codes = |people: Option<&str>| {
+            if let Some(people) = people {
+                std::fs::write(folder.path().join("people.toml"), people).expect("written");
+            }
+            let mut read = read(&path);
+            let compiled = read.compile(&Surroundings { previous: None, roots: &bundled_roots(), demo: None });
+            assert!(read.files.contains(&folder.path().join("people.toml")), "it is watched");
+            assert_eq!(compiled.is_some(), !read.diagnostics.has_errors());
+            let found = read.diagnostics.as_slice().iter().map(|finding| {
+                let file = finding.span.map_or_else(String::new, |span| read.sources.origin(span).file.to_string());
+                (finding.code, file.rsplit('/').next().unwrap_or_default().to_owned())
+            });
+            (found.collect::<Vec<_>>(), read.fingerprint)
+        };
+        let at = |code, file: &str| vec![(code, file.to_owned())];
+        assert_eq!(codes(None).0, at("unreadable_file", "gateway.toml"));
+        assert_eq!(codes(Some("[consumer.ann]\napi_kyes = []\n")).0, at("unknown_key", "people.toml"));
+        assert_eq!(codes(Some("[consumer.ann]\nbasic = 'hunter2'\n")).0, at("bad_value", "people.toml"));
+        let (found, empty) = codes(Some(""));
+        assert_eq!(found, []);
+        assert_ne!(codes(Some("[consumer.ann]\n")).1, empty, "a change is seen");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod application;
 pub mod dns;
+mod keys;
 pub mod configuration;
 pub mod probes;
 pub mod supervisor;

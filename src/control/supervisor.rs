@@ -16,10 +16,12 @@ use tokio::runtime::Handle;
 
 use super::configuration::{self, Read, Surroundings};
 use super::dns::{LookupError, Resolver, SystemNames};
+use super::keys;
 use super::probes::Probes;
 use crate::config::document::Document;
 use crate::demo::{self, DemoApp};
 use crate::edge::Workers;
+use crate::engine::ask::Desk;
 use crate::engine::{Gateway, Live};
 use crate::model::clock::Clock;
 use crate::model::ids::{ListenerName, RouteName, UpstreamName};
@@ -147,11 +149,14 @@ impl Supervisor {
         let clock = Clock::monotonic();
         let exposed = handles(&telemetry.metrics, &snapshot, &clock);
         let specs = specs(&snapshot);
+        let (desk, wishes) = Desk::new(workers.get());
         let gateway = Arc::new(Gateway {
             live: ArcSwap::from_pointee(Live { snapshot: Arc::clone(&snapshot), metrics: exposed.clone() }),
             clock,
             telemetry: Arc::new(telemetry),
+            desk,
         });
+        tokio::spawn(keys::run(Arc::clone(&gateway), wishes));
         let names = SystemNames::new().map_err(broken)?;
         let supervisor = Arc::new(Self {
             path: read.path.clone(),

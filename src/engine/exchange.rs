@@ -51,6 +51,7 @@ pub async fn run(
         peer_text: Arc::clone(&ground.peer_text),
         local: ground.info.local,
         tls: ground.info.tls.is_some(),
+        certificate: ground.certificate.clone(),
         now: began,
         random: ground.worker.random_bits(),
     };
@@ -127,7 +128,9 @@ impl Run<'_> {
                     let until = route.policies.timeout.policy.request;
                     let deadline = Deadline::new(self.exchange.started, until, Limit::Request);
                     let sides = (&mut self.down, &mut *self.timer);
-                    match ask(self.ground, self.live, inquiry, deadline, sides).await {
+                    match ask(self.ground, self.live, inquiry, &self.exchange.exchange.request_id, deadline, sides)
+                        .await
+                    {
                         Ok(reply) => self.exchange.reply(reply),
                         Err(interruption) => return self.interrupted(route, interruption).await,
                     }

@@ -3,12 +3,13 @@
 //! `serve` runs a connection, `exchange` a request: it views, asks the pipeline, and applies. What is decided is
 //! decided in `pipeline`; here are only bytes, waiting and the order of things.
 
-mod ask;
+pub mod ask;
 mod attempt;
 mod complete;
 pub mod connect;
 pub mod downstream;
 mod exchange;
+pub mod fetch;
 mod forward;
 pub mod head_guard;
 mod head_wire;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use self::ask::Desk;
 use self::pool::Pool;
 use crate::model::clock::Clock;
 use crate::snapshot::Snapshot;
@@ -42,6 +44,8 @@ pub struct Gateway {
     pub clock: Clock,
     /// Metrics and logs.
     pub telemetry: Arc<Telemetry>,
+    /// Where decisions get answers from outside.
+    pub desk: Desk,
 }
 
 /// One snapshot and what was resolved for it. An exchange keeps it to its end.

@@ -23,7 +23,7 @@ use crate::model::connection::ClientConnection;
 use crate::model::drain::DrainWatch;
 use crate::model::listener::Protocol;
 use crate::model::verdict::{Code, Rejection};
-use crate::pipeline::exchange::Peer;
+use crate::pipeline::exchange::{ClientCertificate, Peer};
 use crate::pipeline::receive::fresh_id;
 use crate::telemetry::metrics::NonRequest;
 use bytes::Bytes;
@@ -55,6 +55,8 @@ pub struct Ground {
     pub info: Arc<ClientConnection>,
     /// The peer's address as upstreams are told of it.
     pub peer_text: Arc<Peer>,
+    /// What the client's certificate says, if it showed one.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// Tells when connections should end.
     pub drain: DrainWatch,
 }

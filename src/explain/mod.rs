@@ -5,6 +5,7 @@
 //! nothing itself and reaches nobody: no upstream is connected to, no name is resolved, and the response of the upstream
 //! is a supposed one. What the engine refuses before there is a request (a malformed or too large head) is not seen here.
 
+mod answers;
 mod fields;
 mod report;
 mod state;
@@ -16,8 +17,8 @@ use std::net::IpAddr;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
 pub use self::report::{
-    AttemptShown, Body, Candidate, Change, Choice, Compared, Decided, Ending, Field, Limit, Listener, Missed, Refusal,
-    Report, Request, Response, Route, RunnerUp, Share, Stage, Upstream, UpstreamRequest,
+    AttemptShown, Body, Candidate, Change, Choice, Compared, Decided, Ending, Field, Limit, Listener, Missed,
+    Principal, Refusal, Report, Request, Response, Route, RunnerUp, Share, Stage, Upstream, UpstreamRequest,
 };
 pub use self::state::{Condition, State};
 use crate::model::clock::{Instant, Now};

@@ -52,8 +52,22 @@ pub struct Request {
     pub trusted_proxy: Option<String>,
     /// The id that it gets; random bits are fixed here.
     pub request_id: String,
+    /// Who it comes from, where `auth` knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal: Option<Principal>,
     /// Where it is supposed to have come in.
     pub listener: Option<Listener>,
+}
+
+/// An authenticated caller.
+#[derive(Debug, Clone, Serialize)]
+pub struct Principal {
+    /// Name.
+    pub name: String,
+    /// The method that knows it.
+    pub method: &'static str,
+    /// Its groups.
+    pub groups: Vec<String>,
 }
 
 /// A listener.

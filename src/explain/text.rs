@@ -58,6 +58,10 @@ fn request(f: &mut Formatter<'_>, request: &Request) -> fmt::Result {
         Some(proxy) => line("client", &format_args!("{} (by the word of {proxy})", request.client))?,
         None => line("client", &request.client)?,
     }
+    if let Some(principal) = &request.principal {
+        let groups = if principal.groups.is_empty() { "none".to_owned() } else { principal.groups.join(", ") };
+        line("principal", &format_args!("{} (by {}; groups: {groups})", principal.name, principal.method))?;
+    }
     if let Some(listener) = &request.listener {
         let tls = if listener.tls { ", TLS" } else { "" };
         line("listener", &format_args!("{} on {}{tls}  {}", listener.name, listener.address, listener.origin))?;

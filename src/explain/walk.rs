@@ -10,13 +10,13 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode, Uri, Version};
 
-use super::Question;
 use super::fields::{compare, without_credentials};
 use super::report::{
-    AttemptShown, Body, Candidate, Choice, Decided, Ending, Limit, Missed, Refusal, Report, Request, Response,
-    Route as RouteShown, RunnerUp, Share, Stage, Upstream as UpstreamShown, UpstreamRequest,
+    AttemptShown, Body, Candidate, Choice, Decided, Ending, Limit, Missed, Principal, Refusal, Report, Request,
+    Response, Route as RouteShown, RunnerUp, Share, Stage, Upstream as UpstreamShown, UpstreamRequest,
 };
 use super::state;
+use super::{Question, answers};
 use crate::model::answer::Answer;
 use crate::model::clock::Instant;
 use crate::model::deadline::Limit as DeadlineLimit;
@@ -73,6 +73,7 @@ pub(super) fn walk(snapshot: &Snapshot, question: &Question, notes: Vec<String>)
         peer_text: Arc::new(Peer::new(question.client)),
         local: listener.map_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), |listener| listener.spec.address),
         tls: is_tls(question),
+        certificate: None,
         now: Instant::default(),
         random: 0,
     };
@@ -156,16 +157,24 @@ impl<'s> Walk<'s> {
             Err(rejection) => return self.refuse(Stage::Route, None, &rejection),
         };
         self.say(Stage::Route, None, "allow", "the most specific route that takes it", Some(&route.origin));
-        let admission = admit(route, &mut self.exchange, self.question.now);
-        self.record(Stage::Admit, Some(route));
-        if self.exchange.body_limit.is_some() || matches!(admission, Admission::Go) {
-            self.limit_of_body(route);
-        }
-        match admission {
-            Admission::Go => self.forward(route),
-            Admission::Answer(answer) => self.answer(route, answer),
-            Admission::Refuse(rejection) => self.refuse(Stage::Admit, Some(route), &rejection),
-            Admission::Ask(inquiry) => match inquiry {},
+        loop {
+            let admission = admit(route, &mut self.exchange, self.question.now);
+            if let Admission::Ask(inquiry) = admission {
+                let (reply, note) = answers::to(inquiry);
+                self.written.notes.extend(note.map(str::to_owned));
+                self.exchange.reply(reply);
+                continue;
+            }
+            self.record(Stage::Admit, Some(route));
+            if self.exchange.body_limit.is_some() || matches!(admission, Admission::Go) {
+                self.limit_of_body(route);
+            }
+            match admission {
+                Admission::Go => return self.forward(route),
+                Admission::Answer(answer) => return self.answer(route, answer),
+                Admission::Refuse(rejection) => return self.refuse(Stage::Admit, Some(route), &rejection),
+                Admission::Ask(_) => {}
+            }
         }
     }
 
@@ -639,6 +648,11 @@ impl Walk<'_> {
             client: exchange.client.to_string(),
             trusted_proxy: exchange.peer_trusted.then(|| exchange.peer.ip().to_string()),
             request_id: String::from_utf8_lossy(exchange.request_id.as_bytes()).into_owned(),
+            principal: exchange.principal.as_deref().map(|principal| Principal {
+                name: principal.name().to_owned(),
+                method: principal.method().as_str(),
+                groups: principal.groups().iter().map(ToString::to_string).collect(),
+            }),
             listener: listener.map(|Listener { spec, origin, .. }| super::Listener {
                 name: spec.name.to_string(),
                 address: spec.address.to_string(),

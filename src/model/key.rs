@@ -108,7 +108,8 @@ fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The bytes that a form-encoded text stands for; an incomplete escape stands for itself.
-fn decoded(text: &str) -> impl Iterator<Item = u8> + '_ {
+#[must_use = "an iterator does nothing by itself"]
+pub fn decoded(text: &str) -> impl Iterator<Item = u8> + '_ {
     let hex = |byte: Option<u8>| char::from(byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let mut rest = text.bytes();
     std::iter::from_fn(move || {

@@ -11,7 +11,9 @@ use serde::Serialize;
 pub enum Code {
     /// Malformed request or refused path.
     BadRequest,
-    /// Access list.
+    /// No credentials, or none that are accepted.
+    Unauthenticated,
+    /// Access list, or a group that the caller is not in.
     Forbidden,
     /// No route for this host and path.
     NoRoute,
@@ -34,6 +36,8 @@ pub enum Code {
     /// The upstream's own answer was a failure that `retry.on` names. Clients see that answer; this code only says what a
     /// fallback stood in for.
     UpstreamError,
+    /// Whether the caller may come in could not be found out.
+    AuthUnavailable,
     /// No endpoint to try: names not resolved, or none in the upstream.
     NoHealthyEndpoint,
     /// The upstream's circuit breaker is open.
@@ -50,8 +54,9 @@ pub enum Code {
 
 impl Code {
     /// Every code, for the reference and for metrics that start at zero.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::BadRequest,
+        Self::Unauthenticated,
         Self::Forbidden,
         Self::NoRoute,
         Self::MethodNotAllowed,
@@ -63,6 +68,7 @@ impl Code {
         Self::UpstreamUnreachable,
         Self::UpstreamInvalid,
         Self::UpstreamError,
+        Self::AuthUnavailable,
         Self::NoHealthyEndpoint,
         Self::BreakerOpen,
         Self::Overloaded,
@@ -104,6 +110,9 @@ impl Code {
     const fn row(self) -> (&'static str, StatusCode, &'static str, &'static str) {
         match self {
             Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST, "Malformed request", "http_request_error"),
+            Self::Unauthenticated => {
+                ("unauthenticated", StatusCode::UNAUTHORIZED, "Not authenticated", "http_request_denied")
+            }
             Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "Not allowed", "http_request_denied"),
             Self::NoRoute => ("no_route", StatusCode::NOT_FOUND, "No route", "destination_not_found"),
             Self::MethodNotAllowed => {
@@ -136,6 +145,12 @@ impl Code {
             Self::UpstreamError => {
                 ("upstream_error", StatusCode::BAD_GATEWAY, "Upstream failed", "destination_unavailable")
             }
+            Self::AuthUnavailable => (
+                "auth_unavailable",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Authentication unavailable",
+                "destination_unavailable",
+            ),
             Self::NoHealthyEndpoint => (
                 "no_healthy_endpoint",
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -195,6 +210,8 @@ pub enum PolicyName {
     Access,
     /// `cors`
     Cors,
+    /// `auth`
+    Auth,
     /// `validate`
     Validate,
     /// `redirect`
@@ -225,9 +242,10 @@ pub enum PolicyName {
 
 impl PolicyName {
     /// Every policy in the order of the stages that run them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Access,
         Self::Cors,
+        Self::Auth,
         Self::Validate,
         Self::Redirect,
         Self::Respond,
@@ -249,6 +267,7 @@ impl PolicyName {
         match self {
             Self::Access => "access",
             Self::Cors => "cors",
+            Self::Auth => "auth",
             Self::Validate => "validate",
             Self::Redirect => "redirect",
             Self::Respond => "respond",

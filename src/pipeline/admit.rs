@@ -9,9 +9,10 @@ use super::inquiry::{Inquiry, Reply};
 use crate::model::answer::Answer;
 use crate::model::clock::Now;
 use crate::model::verdict::{Admission as Judged, Decision, PolicyName, Rejection, Verdict};
-use crate::policy::cors::Ruling;
+use crate::policy::auth::Ruling;
+use crate::policy::cors;
 use crate::policy::hygiene::hop_by_hop::asks_to_upgrade;
-use crate::policy::{Policies, Slot, access, cors, redirect, respond, validate};
+use crate::policy::{Policies, Slot, access, auth, redirect, respond, validate};
 use crate::snapshot::Route;
 
 /// What becomes of a request that has a route.
@@ -43,6 +44,8 @@ enum Step {
     Access,
     /// A preflight has no credentials (Fetch §3.3.5), so it is answered before they are asked for.
     Cors,
+    /// Who it comes from, before anything is said of what the request is like.
+    Auth,
     /// What the head says of the body.
     Length,
     /// What answers instead of an upstream, for those who may come in.
@@ -54,7 +57,8 @@ impl Step {
     const fn next(self) -> Option<Self> {
         match self {
             Self::Access => Some(Self::Cors),
-            Self::Cors => Some(Self::Length),
+            Self::Cors => Some(Self::Auth),
+            Self::Auth => Some(Self::Length),
             Self::Length => Some(Self::Redirect),
             Self::Redirect => Some(Self::Respond),
             Self::Respond => None,
@@ -85,16 +89,11 @@ pub fn admit(route: &Route, exchange: &mut Exchange, now: Now) -> Admission {
 }
 
 /// Asks the policy of one step; `None` when the request goes on to the next.
-fn ask(
-    step: Step,
-    policies: &Policies,
-    exchange: &mut Exchange,
-    _reply: Option<Reply>,
-    _now: Now,
-) -> Option<Admission> {
+fn ask(step: Step, policies: &Policies, exchange: &mut Exchange, reply: Option<Reply>, now: Now) -> Option<Admission> {
     let Policies {
         access,
         cors,
+        auth,
         validate,
         redirect,
         respond,
@@ -109,9 +108,10 @@ fn ask(
     match step {
         Step::Access => address(access.as_ref()?, exchange),
         Step::Cors => origin(cors.as_ref()?, exchange),
+        Step::Auth => caller(auth.as_ref()?, exchange, reply, now),
         Step::Length => length(validate.as_ref()?, exchange),
         Step::Redirect => redirected(redirect.as_ref()?, exchange),
-        Step::Respond => responded(respond.as_ref()?, exchange),
+        Step::Respond => Some(responded(respond.as_ref()?, exchange)),
     }
 }
 
@@ -123,10 +123,25 @@ fn origin(cors: &Slot<cors::Cors>, exchange: &mut Exchange) -> Option<Admission>
     let (decision, ruling) = cors.policy.decide(&exchange.view());
     exchange.decisions.push(decision);
     match ruling {
-        Ruling::Answer(answer) => Some(Admission::Answer(answer)),
-        Ruling::GoOn(grant) => {
+        cors::Ruling::Answer(answer) => Some(Admission::Answer(answer)),
+        cors::Ruling::GoOn(grant) => {
             exchange.cors = Some(grant);
             None
+        }
+    }
+}
+
+fn caller(auth: &Slot<auth::Auth>, exchange: &mut Exchange, reply: Option<Reply>, now: Now) -> Option<Admission> {
+    if let Some(Reply::Auth(reply)) = reply {
+        exchange.answers.add(reply);
+    }
+    let certificate = exchange.certificate.as_deref();
+    match auth.policy.decide(&exchange.view(), certificate, &exchange.answers, now) {
+        Ruling::Ask(question) => Some(Admission::Ask(Inquiry::Auth(question))),
+        Ruling::Settled { admission, principal, copied } => {
+            exchange.principal = principal;
+            exchange.identity_fields = copied;
+            note(exchange, admission)
         }
     }
 }
@@ -144,9 +159,9 @@ fn redirected(redirect: &Slot<redirect::Redirect>, exchange: &mut Exchange) -> O
     Some(Admission::Answer(answer))
 }
 
-fn responded(respond: &Slot<respond::Respond>, exchange: &mut Exchange) -> Option<Admission> {
+fn responded(respond: &Slot<respond::Respond>, exchange: &mut Exchange) -> Admission {
     exchange.decisions.push(answered(PolicyName::Respond, "a fixed response"));
-    Some(Admission::Answer(respond.policy.answer()))
+    Admission::Answer(respond.policy.answer())
 }
 
 fn answered(policy: PolicyName, reason: &'static str) -> Decision {

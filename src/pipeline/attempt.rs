@@ -14,6 +14,7 @@ use crate::model::deadline::{Deadline, Limit};
 use crate::model::grpc::{self, is_grpc};
 use crate::model::response::{BodyLength, ResponseHead};
 use crate::model::verdict::{Code, PolicyName, Rejection};
+use crate::policy::auth::Auth;
 pub use crate::policy::fallback::Compiled as Step;
 use crate::policy::hedge::Hedge;
 use crate::policy::hygiene::forwarding::{self, Hop};
@@ -95,6 +96,7 @@ pub fn plan<'s>(
     let Policies {
         access: _,
         cors: _,
+        auth,
         validate: _,
         redirect: _,
         respond: _,
@@ -135,6 +137,9 @@ pub fn plan<'s>(
             version: exchange.version,
         },
     );
+    if let Some(auth) = auth {
+        auth.policy.edit_request(exchange.principal.as_deref(), exchange.identity_fields.as_ref(), &mut headers);
+    }
     headers.insert(X_REQUEST_ID, exchange.request_id.clone());
     // A trace that nobody began is sampled: a parent that says no would switch the upstream's own tracing off.
     trace_context::ensure(&mut headers, exchange.random.rotate_left(64), Sampled::Yes);
@@ -143,7 +148,7 @@ pub fn plan<'s>(
         edits.policy.edit_request(&exchange.values(&client, &route.name), &mut headers);
         applied(exchange, PolicyName::Headers, "fields of the request were edited");
     }
-    let (target, authority) = destination(rewrite.as_ref(), route, exchange)?;
+    let (target, authority) = destination(rewrite.as_ref(), auth.as_ref(), route, exchange)?;
     Ok(Plan {
         upstream_index,
         upstream,
@@ -169,19 +174,25 @@ pub fn plan<'s>(
 /// Path, query and host for the upstream.
 fn destination(
     rewrite: Option<&Slot<Rewrite>>,
+    auth: Option<&Slot<Auth>>,
     route: &Route,
     exchange: &mut Exchange,
 ) -> Result<(Target, HeaderValue), Rejection> {
-    let query = exchange.uri.query();
+    let received = exchange.uri.query();
+    // An API key in the query stays here.
+    let edited = received.and_then(|query| auth?.policy.edit_query(query));
+    let query = edited.as_deref().or(received).filter(|query| !(edited.is_some() && query.is_empty()));
     let Some(rewrite) = rewrite else {
         let target = match &exchange.path {
             Some(path) if !route.raw_path => Target::Anew(with_query(path, query)),
+            _ if edited.is_some() => Target::Anew(with_query(exchange.uri.path(), query)),
             _ => Target::AsReceived,
         };
         return Ok((target, exchange.authority.clone()));
     };
     let path = rewrite.policy.path(exchange.path(), exchange.matched_prefix)?;
-    let target = if path == exchange.uri.path() { Target::AsReceived } else { Target::Anew(with_query(&path, query)) };
+    let is_as_received = edited.is_none() && path == exchange.uri.path();
+    let target = if is_as_received { Target::AsReceived } else { Target::Anew(with_query(&path, query)) };
     let authority = rewrite.policy.host().unwrap_or(&exchange.authority).clone();
     applied(exchange, PolicyName::Rewrite, "the upstream sees another path or host");
     Ok((target, authority))

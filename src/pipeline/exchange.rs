@@ -16,6 +16,8 @@ use crate::model::outcome::{Outcome, StandIn, Termination};
 use crate::model::principal::Principal;
 use crate::model::request::{RequestView, Scheme};
 use crate::model::verdict::{Code, Decision};
+use crate::policy::auth::Answers;
+pub use crate::policy::auth::ClientCertificate;
 use crate::policy::cors::Grant;
 use crate::policy::headers::Values;
 pub use crate::policy::hygiene::forwarding::Peer;
@@ -68,6 +70,12 @@ pub struct Exchange {
     pub matched_prefix: usize,
     /// Who it comes from, once that is known.
     pub principal: Option<Arc<Principal>>,
+    /// What its client's certificate says; made once for the connection.
+    pub certificate: Option<Arc<ClientCertificate>>,
+    /// What `auth` has asked and been told.
+    pub(super) answers: Answers,
+    /// Fields that a service wants the upstream to have.
+    pub(super) identity_fields: Option<HeaderMap>,
     /// How far admission has come.
     pub(super) admission: Progress,
     /// What the response tells the page that asked, when the route has `cors`.

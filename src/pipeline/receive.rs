@@ -13,11 +13,12 @@ use http::{Method, Version};
 use smallvec::SmallVec;
 
 use super::admit::Progress;
-use super::exchange::{Exchange, Peer, Spelling};
+use super::exchange::{ClientCertificate, Exchange, Peer, Spelling};
 use super::fail::X_REQUEST_ID;
 use crate::model::clock::Instant;
 use crate::model::request::Scheme;
 use crate::model::verdict::{Code, Rejection};
+use crate::policy::auth::Answers;
 use crate::policy::hygiene::{client_address, request_id};
 use crate::routing::{authority, path};
 use crate::snapshot::Snapshot;
@@ -33,6 +34,8 @@ pub struct Facts {
     pub local: SocketAddr,
     /// Whether the connection is TLS.
     pub tls: bool,
+    /// What the client's verified certificate says; made once for the connection.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// When the head was complete.
     pub now: Instant,
     /// Randomness for the request's ids.
@@ -78,6 +81,9 @@ pub fn receive(
         route: None,
         matched_prefix: 0,
         principal: None,
+        certificate: facts.certificate.clone(),
+        answers: Answers::default(),
+        identity_fields: None,
         admission: Progress::default(),
         cors: None,
         body_limit: None,

@@ -32,6 +32,7 @@ pub fn finish(
     let Policies {
         access: _,
         cors,
+        auth: _,
         validate: _,
         redirect: _,
         respond: _,
@@ -80,6 +81,7 @@ fn edit(route: &Route, exchange: &Exchange, head: &mut ResponseHead) {
     let Policies {
         access: _,
         cors: _,
+        auth: _,
         validate: _,
         redirect: _,
         respond: _,
@@ -104,6 +106,7 @@ pub fn own(route: Option<&Route>, exchange: &Exchange, head: &mut ResponseHead) 
     let Policies {
         access: _,
         cors,
+        auth: _,
         validate: _,
         redirect: _,
         respond: _,

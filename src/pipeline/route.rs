@@ -53,6 +53,7 @@ fn preflight(snapshot: &Snapshot, request: &RequestView<'_>) -> Option<Match> {
     let Policies {
         access: _,
         cors,
+        auth: _,
         validate: _,
         redirect: _,
         respond: _,

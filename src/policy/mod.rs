@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | admit | [`access`] | whether this client address may use the route |
 //! | admit | [`cors`] | whether the request is a preflight, and what its origin may read |
+//! | admit | [`auth`] | who calls, and whether they may; later, what the upstream is told of them |
 //! | admit | [`validate`] | whether the body is too long, by its declared length and then while it streams |
 //! | answer | [`redirect`] | whether the client is sent elsewhere |
 //! | answer | [`respond`] | the fixed response |
@@ -36,6 +37,7 @@ use crate::model::toggle::{OrOff, Toggle};
 use crate::model::verdict::PolicyName;
 
 pub mod access;
+pub mod auth;
 pub mod compress;
 pub mod cors;
 pub mod fallback;
@@ -61,6 +63,9 @@ pub struct RoutePolicies {
     /// Which other origins' pages may read the responses. Default: the upstream's own CORS fields stand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Spanned<OrOff<cors::Config>>>,
+    /// Who may use the route. Default: everybody, and nobody has a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Spanned<OrOff<auth::Config>>>,
     /// What a request must be like. Default: a body of at most 10 MiB; `false` lifts the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validate: Option<Spanned<OrOff<validate::Config>>>,
@@ -102,6 +107,7 @@ impl RoutePolicies {
             let Self {
                 access,
                 cors,
+                auth,
                 validate,
                 redirect,
                 respond,
@@ -116,6 +122,7 @@ impl RoutePolicies {
             layered = Self {
                 access: access.or(layered.access),
                 cors: cors.or(layered.cors),
+                auth: auth.or(layered.auth),
                 validate: validate.or(layered.validate),
                 redirect: redirect.or(layered.redirect),
                 respond: respond.or(layered.respond),
@@ -142,12 +149,14 @@ pub struct Slot<T> {
 }
 
 /// The compiled policies of a route.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Policies {
     /// [`access`]
     pub access: Option<Slot<access::Access>>,
     /// [`cors`]
     pub cors: Option<Slot<cors::Cors>>,
+    /// [`auth`]
+    pub auth: Option<Slot<auth::Auth>>,
     /// [`validate`]; `None` only when the route lifts the limit.
     pub validate: Option<Slot<validate::Validate>>,
     /// [`redirect`]
@@ -175,12 +184,14 @@ impl Policies {
     pub fn compile(
         config: &RoutePolicies,
         names: &dyn Names,
+        context: &mut auth::Context<'_>,
         sources: &Sources,
         diagnostics: &mut Diagnostics,
     ) -> Option<Self> {
         let RoutePolicies {
             access,
             cors,
+            auth,
             validate,
             redirect,
             respond,
@@ -197,6 +208,7 @@ impl Policies {
         let mut compiler = Compiler { sources, diagnostics };
         let access = compiler.slot(access.as_ref(), access::compile);
         let cors = compiler.slot(cors.as_ref(), |config, diagnostics| cors::compile(config, diagnostics));
+        let auth = compiler.slot(auth.as_ref(), |config, diagnostics| auth::compile(config, context, diagnostics));
         let validate = match validate {
             Some(written) => compiler.slot(Some(written), |config, diagnostics| validate::compile(config, diagnostics)),
             None => compiler.built_in(validate::compile),
@@ -228,6 +240,7 @@ impl Policies {
         let policies = Self {
             access,
             cors,
+            auth,
             validate,
             redirect,
             respond,
@@ -269,6 +282,7 @@ impl Policies {
         let Self {
             access,
             cors,
+            auth,
             validate,
             redirect,
             respond,
@@ -283,6 +297,7 @@ impl Policies {
         [
             (PolicyName::Access, access.as_ref().map(|slot| &slot.origin)),
             (PolicyName::Cors, cors.as_ref().map(|slot| &slot.origin)),
+            (PolicyName::Auth, auth.as_ref().map(|slot| &slot.origin)),
             (PolicyName::Validate, validate.as_ref().map(|slot| &slot.origin)),
             (PolicyName::Redirect, redirect.as_ref().map(|slot| &slot.origin)),
             (PolicyName::Respond, respond.as_ref().map(|slot| &slot.origin)),

@@ -44,8 +44,21 @@ fn body_limit(bytes: u64, line: u32) -> RoutePolicies {
     RoutePolicies { validate: set(config, line), ..RoutePolicies::default() }
 }
 
+/// A configuration without consumers, files and upstreams.
+fn with_context<T>(compile: impl FnOnce(&mut auth::Context<'_>) -> T) -> T {
+    compile(&mut auth::Context {
+        consumers: None,
+        has_consumers: false,
+        file: &|_| Err("no files here".to_owned()),
+        upstream: &|_| None,
+        asks_for_certificates: false,
+        rings: &mut auth::Rings::default(),
+    })
+}
+
 fn compiled(config: &RoutePolicies) -> Policies {
-    Policies::compile(config, &Nothing, &sources(), &mut Diagnostics::default()).expect("valid settings")
+    with_context(|context| Policies::compile(config, &Nothing, context, &sources(), &mut Diagnostics::default()))
+        .expect("valid settings")
 }
 
 #[track_caller]
@@ -128,7 +141,9 @@ fn the_mistakes_of_all_policies_are_reported_at_once() {
         headers: set(headers::Config::default(), 6),
         ..RoutePolicies::default()
     };
-    assert!(Policies::compile(&config, &Nothing, &sources(), &mut diagnostics).is_none());
+    assert!(
+        with_context(|context| Policies::compile(&config, &Nothing, context, &sources(), &mut diagnostics)).is_none()
+    );
     let codes: Vec<&str> = diagnostics.as_slice().iter().map(|found| found.code).collect();
     assert_eq!(codes, ["conflict", "missing_key", "empty_list", "missing_key", "missing_key", "missing_key"]);
 }

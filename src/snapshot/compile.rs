@@ -20,6 +20,7 @@ use crate::model::listener::{ListenerSpec, Protocol, Protocols};
 use crate::model::names::Names;
 use crate::model::prefixes::PrefixSet;
 use crate::model::source::{SourceSpan, Sources, Spanned};
+use crate::policy::auth::{self, Consumers, ConsumersDocument, KeyRing, Rings};
 use crate::policy::{Policies, RoutePolicies, fallback};
 use crate::routing::Router;
 use crate::upstream::{self, ClientCertificate, DEMO, Split, Upstream};
@@ -30,6 +31,8 @@ pub struct Input<'a> {
     pub document: &'a Document,
     /// The texts that it was read from.
     pub sources: &'a Sources,
+    /// The consumers file that it names, if there is one and its form is right.
+    pub consumers: Option<&'a ConsumersDocument>,
     /// The contents of the files that it names ([`paths`]).
     pub assets: &'a Assets,
     /// The snapshot in force, whose state goes on.
@@ -59,7 +62,14 @@ pub fn paths(document: &Document) -> Vec<&Spanned<String>> {
         }
     }
     paths.extend(fallback_steps(document).filter_map(|step| step.file.as_ref()));
+    let sets = document.profile.values().map(|profile| &profile.value);
+    let sets = sets.chain([&document.defaults]).chain(document.route.iter().map(|route| &route.second));
+    paths.extend(sets.filter_map(auth_of).flat_map(auth::Config::files));
     paths
+}
+
+fn auth_of(policies: &RoutePolicies) -> Option<&auth::Config> {
+    policies.auth.as_ref()?.as_set()
 }
 
 /// Compiles a document; `None` when an error was pushed.
@@ -68,8 +78,25 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
     let document = input.document;
     let trusted_proxies = PrefixSet::compile(&document.trusted_proxies, diagnostics);
     let listeners = listeners(input, diagnostics);
-    let (upstreams, index) = upstreams(input, diagnostics);
-    let routes = routes(input, &index, diagnostics);
+    let layered: Vec<RoutePolicies> =
+        document.route.iter().map(|route| layered(document, route, diagnostics)).collect();
+    let services: Vec<Spanned<String>> = layered.iter().filter_map(auth_of).flat_map(auth::Config::services).collect();
+    let (upstreams, index) = upstreams(input, &services, diagnostics);
+    let consumers = consumers(input, diagnostics);
+    let previous: &[Arc<KeyRing>] = input.previous.map_or(&[], |previous| &previous.key_rings);
+    let mut rings = Rings::after(previous);
+    let mut context = auth::Context {
+        consumers: consumers.as_ref(),
+        has_consumers: document.consumers.is_some(),
+        file: &|path| input.assets.get(path).map(|content| &**content).map_err(str::to_owned),
+        upstream: &|origin| index.get(origin).copied(),
+        asks_for_certificates: document
+            .listener
+            .iter()
+            .any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())),
+        rings: &mut rings,
+    };
+    let routes = routes(input, &layered, &index, &mut context, diagnostics);
     let names: Vec<RouteName> = document.route.iter().enumerate().map(|(at, route)| name_of(at, route)).collect();
     let matches = document.route.iter().zip(&names).enumerate();
     let matches = matches.map(|(at, (written, name))| (at, name, &written.first.r#match));
@@ -84,8 +111,15 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
         router: found?,
         routes,
         upstreams,
+        consumers,
+        key_rings: rings.into_current(),
         trusted_proxies,
     })
+}
+
+fn consumers(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Arc<Consumers>> {
+    let previous = input.previous.and_then(|previous| previous.consumers.as_ref());
+    auth::compile_consumers(input.consumers?, previous, diagnostics)
 }
 
 fn listeners(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Vec<Listener> {
@@ -232,7 +266,12 @@ fn key_pair<'a>(
 }
 
 /// The upstreams and where to find them: by name, or by the address that a route wrote.
-fn upstreams(input: &Input<'_>, diagnostics: &mut Diagnostics) -> (Vec<UpstreamEntry>, HashMap<String, usize>) {
+/// `services` are the addresses that policies ask.
+fn upstreams(
+    input: &Input<'_>,
+    services: &[Spanned<String>],
+    diagnostics: &mut Diagnostics,
+) -> (Vec<UpstreamEntry>, HashMap<String, usize>) {
     let mut entries = Vec::new();
     let mut index = HashMap::new();
     let previous = |name: &str| input.previous?.upstreams.iter().find(|entry| entry.upstream.name().as_str() == name);
@@ -255,7 +294,7 @@ fn upstreams(input: &Input<'_>, diagnostics: &mut Diagnostics) -> (Vec<UpstreamE
     }
     // Some are defined by being written: addresses and the demo app.
     let inline = |one: &Spanned<String>| upstream::split::is_inline(one) || one.value == DEMO;
-    for reference in references(input.document).into_iter().filter(inline) {
+    for reference in references(input.document).into_iter().filter(inline).chain(services.iter().cloned()) {
         let whole = reference.value.as_str();
         if index.contains_key(whole) {
             continue;
@@ -323,7 +362,13 @@ const fn upstream_protocols(protocol: upstream::Protocol) -> Protocols {
     }
 }
 
-fn routes(input: &Input<'_>, index: &HashMap<String, usize>, diagnostics: &mut Diagnostics) -> Vec<Route> {
+fn routes(
+    input: &Input<'_>,
+    layered: &[RoutePolicies],
+    index: &HashMap<String, usize>,
+    context: &mut auth::Context<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Route> {
     let document = input.document;
     if document.route.is_empty() {
         let missing = Diagnostic::global("missing_key", "no route: every request would be answered 404");
@@ -332,7 +377,7 @@ fn routes(input: &Input<'_>, index: &HashMap<String, usize>, diagnostics: &mut D
     let known = KnownNames { assets: input.assets, index };
     let mut names: HashMap<RouteName, SourceSpan> = HashMap::new();
     let mut compiled = Vec::new();
-    for (at, route) in document.route.iter().enumerate() {
+    for (at, (route, policies)) in document.route.iter().zip(layered).enumerate() {
         let name = name_of(at, route);
         let span = route.first.name.as_ref().map_or(route.first.r#match.span, |name| name.span);
         if let Some(first) = names.insert(name.clone(), span) {
@@ -343,8 +388,7 @@ fn routes(input: &Input<'_>, index: &HashMap<String, usize>, diagnostics: &mut D
                     .help("give one of them another name"),
             );
         }
-        let policies = layered(document, route, diagnostics);
-        let policies = Policies::compile(&policies, &known, input.sources, diagnostics);
+        let policies = Policies::compile(policies, &known, context, input.sources, diagnostics);
         let upstream = target(route, index, diagnostics);
         if let Some(policies) = policies {
             check_target(route, &policies, diagnostics);

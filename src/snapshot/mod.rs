@@ -17,6 +17,7 @@ use crate::model::listener::ListenerSpec;
 use crate::model::prefixes::PrefixSet;
 use crate::model::source::Origin;
 use crate::policy::Policies;
+use crate::policy::auth::{Consumers, KeyRing};
 use crate::routing::Router;
 use crate::upstream::{Split, Upstream};
 
@@ -33,6 +34,10 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// The upstreams, by the index that routes name.
     pub upstreams: Vec<UpstreamEntry>,
+    /// Who is known by name.
+    pub consumers: Option<Arc<Consumers>>,
+    /// The keys of issuers that routes believe.
+    pub key_rings: Vec<Arc<KeyRing>>,
     /// Whose forwarding fields are believed.
     pub trusted_proxies: PrefixSet,
 }

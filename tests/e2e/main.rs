@@ -25,6 +25,8 @@ mod http2;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod metrics;

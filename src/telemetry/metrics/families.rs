@@ -59,6 +59,8 @@ families! {
         "Access log lines that were written.";
     LOG_ERRORS: Counter "portcullis_access_log_write_errors_total" []
         "Failed writes to the access log's destination; each is tried again.";
+    KEY_REFRESHES: Counter "portcullis_auth_jwks_refreshes_total" ["result"]
+        "Fetches of the keys of token issuers.";
     BUILD: Gauge "portcullis_build_info" ["version"]
         "Always 1; the label carries the version.";
     GENERATION: Gauge "portcullis_config_generation" []

@@ -71,6 +71,16 @@ label! {
 }
 
 label! {
+    /// How a fetch of an issuer's keys ended.
+    KeyRefresh {
+        /// The keys are in use.
+        Fetched => "fetched",
+        /// There was no answer, or no keys in it; those at hand go on.
+        Failed => "failed",
+    }
+}
+
+label! {
     /// How a reload ended.
     Reload {
         /// The new configuration is in force.

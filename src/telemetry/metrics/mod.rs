@@ -23,7 +23,7 @@ mod series;
 
 pub use cells::{Counter, Durations, Gauge};
 pub use families::{FamilyDoc, Kind, families};
-pub use labels::{Handshake, MethodLabel, NonRequest, Refused, Reload, Resolution};
+pub use labels::{Handshake, KeyRefresh, MethodLabel, NonRequest, Refused, Reload, Resolution};
 pub use series::{ActiveConnection, Finished, GuardSource, ListenerMetrics, RouteMetrics, UpstreamMetrics};
 
 use cells::Counters;
@@ -129,6 +129,11 @@ impl Metrics {
         self.cells.rejections.inc(code as usize);
     }
 
+    /// Counts a fetch of an issuer's keys.
+    pub fn keys_refreshed(&self, result: KeyRefresh) {
+        self.cells.key_refreshes.inc(result as usize);
+    }
+
     /// Counts the resolution of a name.
     pub fn resolved(&self, result: Resolution) {
         self.cells.resolutions.inc(result as usize);
@@ -182,6 +187,7 @@ pub struct AccessLogMetrics {
 struct Cells {
     exposed: RwLock<Exposed>,
     rejections: Counters<{ Code::ALL.len() }>,
+    key_refreshes: Counters<{ KeyRefresh::ALL.len() }>,
     resolutions: Counters<{ Resolution::ALL.len() }>,
     reloads: Counters<{ Reload::ALL.len() }>,
     generation: Gauge,
@@ -201,6 +207,9 @@ impl Cells {
         exposed.guards.iter().for_each(|source| source.read(out));
         for (code, value) in Code::ALL.iter().zip(self.rejections.values()) {
             out.counter(&families::REJECTIONS, &[code.as_str()], value);
+        }
+        for (result, value) in KeyRefresh::ALL.iter().zip(self.key_refreshes.values()) {
+            out.counter(&families::KEY_REFRESHES, &[result.as_str()], value);
         }
         for (result, value) in Resolution::ALL.iter().zip(self.resolutions.values()) {
             out.counter(&families::RESOLUTIONS, &[result.as_str()], value);
