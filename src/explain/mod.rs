@@ -6,6 +6,7 @@
 //! is a supposed one. What the engine refuses before there is a request (a malformed or too large head) is not seen here.
 
 mod attempts;
+mod answers;
 mod fields;
 mod report;
 mod state;

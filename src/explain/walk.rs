@@ -9,12 +9,12 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode, Uri, Version};
 
-use super::Question;
 use super::fields::{compare, without_credentials};
 use super::report::{
     AttemptShown, Body, Candidate, Choice, Decided, Ending, Limit, Missed, Principal, Refusal, Report, Request,
     Response, Route as RouteShown, RunnerUp, Share, Stage, Upstream as UpstreamShown, UpstreamRequest,
 };
+use super::{Question, answers};
 use crate::model::answer::Answer;
 use crate::model::clock::Instant;
 use crate::model::deadline::Limit as DeadlineLimit;
@@ -28,7 +28,6 @@ use crate::model::verdict::{PolicyName, Rejection, Verdict};
 use crate::pipeline::admit::{Admission, admit};
 use crate::pipeline::attempt::{Plan, plan};
 use crate::pipeline::exchange::{Exchange, Peer};
-use crate::pipeline::inquiry::{AuthQuestion, AuthReply, ForwardAnswer, Inquiry, Reply};
 use crate::pipeline::receive::{Facts, receive};
 use crate::pipeline::route::{asked_for, route};
 use crate::pipeline::{body, fail, respond};
@@ -137,7 +136,8 @@ impl<'s> Walk<'s> {
         loop {
             let admission = admit(route, &mut self.exchange, self.question.now);
             if let Admission::Ask(inquiry) = admission {
-                let reply = self.suppose(inquiry);
+                let (reply, note) = answers::to(inquiry);
+                self.written.notes.extend(note.map(str::to_owned));
                 self.exchange.reply(reply);
                 continue;
             }
@@ -150,22 +150,6 @@ impl<'s> Walk<'s> {
                 Admission::Answer(answer) => return self.answer(route, answer),
                 Admission::Refuse(rejection) => return self.refuse(Stage::Admit, Some(route), &rejection),
                 Admission::Ask(_) => {}
-            }
-        }
-    }
-
-    /// The answer to what the gateway would ask while it runs: found out where that needs nobody else, else supposed.
-    fn suppose(&mut self, inquiry: Inquiry) -> Reply {
-        match inquiry {
-            Inquiry::Auth(AuthQuestion::Keys { .. }) => {
-                self.note("the gateway would fetch the issuer's keys now; explain fetches nothing, so the token can't be verified");
-                Reply::Auth(AuthReply::Keys(false))
-            }
-            Inquiry::Auth(AuthQuestion::Password { check, .. }) => Reply::Auth(AuthReply::Password(Some(check.run()))),
-            Inquiry::Auth(AuthQuestion::Forward(_)) => {
-                self.note("the service of auth.forward is supposed to answer 200 without further fields");
-                let answer = ForwardAnswer { status: StatusCode::OK, headers: HeaderMap::new() };
-                Reply::Auth(AuthReply::Forward(Some(answer)))
             }
         }
     }
