@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::Live;
 use super::serve::Ground;
 use crate::model::ids::UpstreamName;
+use crate::model::principal::Principal;
 use crate::model::request::Scheme;
 use crate::model::verdict::{Code, Rejection};
 use crate::pipeline::exchange::{Exchange, UpstreamEvent};
@@ -74,6 +75,7 @@ fn log(ground: &Ground, exchange: &Exchange, route: Option<&str>, duration: Dura
         user_agent: header(USER_AGENT),
         referer: header(REFERER),
         tls_version: info.tls.as_ref().map(|tls| tls.version.as_str()),
+        principal: exchange.principal.as_deref().map(Principal::name),
         trace_id: exchange.trace_id(),
         decisions: &exchange.decisions,
         termination: exchange.termination,

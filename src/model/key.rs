@@ -298,6 +298,7 @@ mod tests {
             version: Version::HTTP_11,
             client: "2001:db8:1:2:3:4:5:6".parse().expect("an address"),
             peer: "127.0.0.1:1".parse().expect("an address"),
+            principal: None,
         };
         let mut seen = Vec::new();
         let value = key.parse::<Key>().expect("a key").value(&request);

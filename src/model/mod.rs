@@ -18,6 +18,7 @@ pub mod listener;
 pub mod names;
 pub mod outcome;
 pub mod prefixes;
+pub mod principal;
 pub mod request;
 pub mod response;
 pub mod shape;

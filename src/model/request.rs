@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, Method, Version};
 
+use super::principal::Principal;
+
 /// The scheme by which the client reached us (or by which a trusted proxy says that it did).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
@@ -56,6 +58,8 @@ pub struct RequestView<'a> {
     pub client: IpAddr,
     /// The connection's peer.
     pub peer: SocketAddr,
+    /// Who it comes from; `None` before authentication, and for a request that did not say.
+    pub principal: Option<&'a Principal>,
 }
 
 impl<'a> RequestView<'a> {

@@ -12,6 +12,8 @@ use crate::model::clock::Instant;
 use crate::model::guard::Shed;
 use crate::model::ids::{RouteName, UpstreamName};
 use crate::model::outcome::{Outcome, StandIn, Termination};
+use crate::model::outcome::{Outcome, Termination};
+use crate::model::principal::Principal;
 use crate::model::request::{RequestView, Scheme};
 use crate::model::verdict::{Code, Decision};
 use crate::policy::cors::Grant;
@@ -64,6 +66,8 @@ pub struct Exchange {
     pub route: Option<usize>,
     /// How many bytes of the canonical path the route's prefix covers.
     pub matched_prefix: usize,
+    /// Who it comes from, once that is known.
+    pub principal: Option<Arc<Principal>>,
     /// What the response tells the page that asked, when the route has `cors`.
     pub cors: Option<Grant>,
     /// How long the request's body may be.
@@ -178,6 +182,7 @@ impl Exchange {
             version: self.version,
             client: self.client,
             peer: self.peer,
+            principal: self.principal.as_deref(),
         }
     }
 }

@@ -76,6 +76,7 @@ pub fn receive(
         evasion: None,
         route: None,
         matched_prefix: 0,
+        principal: None,
         cors: None,
         body_limit: None,
         decisions: SmallVec::new(),

@@ -64,6 +64,7 @@ impl Request {
             version: Version::HTTP_11,
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+            principal: None,
         }
     }
 }

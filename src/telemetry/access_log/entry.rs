@@ -70,6 +70,8 @@ pub struct Entry<'a> {
     pub user_agent: Option<&'a [u8]>,
     /// `Referer` as received; its query is treated like the target's.
     pub referer: Option<&'a [u8]>,
+    /// Name of the caller that was authenticated.
+    pub principal: Option<&'a str>,
     /// Version of TLS towards the client, such as `1.3`.
     pub tls_version: Option<&'a str>,
     /// Trace id of `traceparent`, in hexadecimal.
@@ -109,6 +111,7 @@ impl<'a> Entry<'a> {
             attempts: &[],
             user_agent: None,
             referer: None,
+            principal: None,
             tls_version: None,
             trace_id: None,
             decisions: &[],

@@ -147,6 +147,7 @@ mod tests {
             version: Version::HTTP_11,
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+            principal: None,
         };
         hash(keys.as_slice(), &request)
     }

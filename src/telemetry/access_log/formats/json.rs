@@ -61,6 +61,9 @@ fn push_what(out: &mut Vec<u8>, entry: &Entry<'_>) {
     if let Some(version) = entry.version {
         word(out, ",\"version\":\"", version_text(version));
     }
+    if let Some(principal) = entry.principal {
+        text(out, ",\"principal\":\"", principal.as_bytes());
+    }
     let names =
         [(",\"route\":\"", entry.route), (",\"upstream\":\"", entry.upstream), (",\"endpoint\":\"", entry.endpoint)];
     for (key, name) in names {

@@ -89,6 +89,7 @@ fn json_shows_everything_that_is_known() {
         endpoint: Some("10.0.0.2:3001"),
         bytes_in: 5,
         attempts: &attempts,
+        principal: Some("ann \"the\nroot\""),
         tls_version: Some("1.3"),
         trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736"),
         decisions: &decisions,
@@ -102,7 +103,8 @@ fn json_shows_everything_that_is_known() {
         concat!(
             r#"{"time":"2023-11-14T22:13:20.123Z","request_id":"7f3c","client":"192.0.2.7","peer":"192.0.2.7:4711","#,
             r#""listener":"public","tls_version":"1.3","method":"GET","scheme":"https","host":"api.example.com","#,
-            r#""path":"/orders/7","query":"page=2&token=[redacted]","version":"HTTP/1.1","route":"orders","#,
+            r#""path":"/orders/7","query":"page=2&token=[redacted]","version":"HTTP/1.1","#,
+            r#""principal":"ann \"the\nroot\"","route":"orders","#,
             r#""upstream":"api","endpoint":"10.0.0.2:3001","status":200,"code":"deadline_exceeded","#,
             r#""termination":"client_gone","bytes_in":5,"bytes_out":1024,"duration_ms":12.345,"#,
             r#""attempts":[{"endpoint":"10.0.0.1:3001","outcome":"connect","duration_ms":2.000},"#,
