@@ -4,6 +4,7 @@ pub mod admin;
 pub mod application;
 pub mod dns;
 pub mod configuration;
+pub mod limits;
 pub mod probes;
 pub mod supervisor;
 pub mod watch;

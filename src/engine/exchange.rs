@@ -112,7 +112,7 @@ impl Run<'_> {
             Ok(route) => route,
             Err(rejection) => return self.refuse(rejection).await,
         };
-        match admit(route, &mut self.exchange) {
+        match admit(route, &mut self.exchange, self.ground.now()) {
             Admission::Go => self.forward(route).await,
             Admission::Answer(answer) => {
                 let mut head = ResponseHead { status: answer.status, headers: answer.headers };

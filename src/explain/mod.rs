@@ -6,6 +6,7 @@
 //! is a supposed one. What the engine refuses before there is a request (a malformed or too large head) is not seen here.
 
 mod fields;
+mod rate_limits;
 mod report;
 mod state;
 mod text;
@@ -16,8 +17,8 @@ use std::net::IpAddr;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
 pub use self::report::{
-    AttemptShown, Body, Candidate, Change, Choice, Compared, Decided, Ending, Field, Limit, Listener, Missed, Refusal,
-    Report, Request, Response, Route, RunnerUp, Share, Stage, Upstream, UpstreamRequest,
+    AttemptShown, Body, Candidate, Change, Choice, Compared, Decided, Ending, Field, Limit, Listener, Missed,
+    RateLimit, Refusal, Report, Request, Response, Route, RunnerUp, Share, Stage, Upstream, UpstreamRequest,
 };
 pub use self::state::{Condition, State};
 use crate::model::clock::Instant;
@@ -40,6 +41,8 @@ pub struct Question {
     pub tls: bool,
     /// What the upstream would answer.
     pub response: Supposed,
+    /// How often it is asked; what is said is said of the last time.
+    pub repeat: u32,
     /// States that upstreams are supposed to be in.
     pub states: Vec<State>,
 }
@@ -59,6 +62,10 @@ pub struct Supposed {
 #[must_use]
 pub fn explain(mut snapshot: Snapshot, question: &Question) -> Report {
     let (held, notes) = state::suppose(&mut snapshot, &question.states, Instant::default());
+    for _ in 1..question.repeat {
+        // what is remembered of a request, such as what it took from rate limits, holds for the next
+        let _ = walk::walk(&snapshot, question, Vec::new());
+    }
     let report = walk::walk(&snapshot, question, notes);
     drop(held);
     report

@@ -12,9 +12,10 @@ use http::{HeaderMap, StatusCode, Uri, Version};
 
 use super::Question;
 use super::fields::{compare, without_credentials};
+use super::rate_limits::rate_limits;
 use super::report::{
-    AttemptShown, Body, Candidate, Choice, Decided, Ending, Limit, Missed, Refusal, Report, Request, Response,
-    Route as RouteShown, RunnerUp, Share, Stage, Upstream as UpstreamShown, UpstreamRequest,
+    AttemptShown, Body, Candidate, Choice, Decided, Ending, Limit, Missed, RateLimit, Refusal, Report, Request,
+    Response, Route as RouteShown, RunnerUp, Share, Stage, Upstream as UpstreamShown, UpstreamRequest,
 };
 use super::state;
 use crate::model::answer::Answer;
@@ -138,6 +139,7 @@ struct Written {
     near_misses: Vec<Missed>,
     decisions: Vec<Decided>,
     limits: Vec<Limit>,
+    rate_limits: Vec<RateLimit>,
     upstream: Option<UpstreamShown>,
     upstream_request: Option<UpstreamRequest>,
     attempts: Vec<AttemptShown>,
@@ -156,8 +158,11 @@ impl<'s> Walk<'s> {
             Err(rejection) => return self.refuse(Stage::Route, None, &rejection),
         };
         self.say(Stage::Route, None, "allow", "the most specific route that takes it", Some(&route.origin));
-        let admission = admit(route, &mut self.exchange);
+        let now = self.exchange.started;
+        let admission = admit(route, &mut self.exchange, now);
         self.record(Stage::Admit, Some(route));
+        let is_refused = matches!(admission, Admission::Refuse(_));
+        self.written.rate_limits = rate_limits(route, &self.exchange, is_refused);
         if self.exchange.body_limit.is_some() || matches!(admission, Admission::Go) {
             self.limit_of_body(route);
         }
@@ -292,7 +297,8 @@ impl<'s> Walk<'s> {
         let length = BodyLength::of_response(&self.exchange.method, status, supposed.length);
         let upgrading = if upgraded { Upgrading::Yes } else { Upgrading::No };
         let mut head = ResponseHead { status, headers: before.clone() };
-        let finished = respond::finish(route, &mut self.exchange, &mut head, length, upgrading);
+        let now = self.exchange.started;
+        let finished = respond::finish(route, &mut self.exchange, &mut head, length, upgrading, now);
         self.show_edits_of_response(route);
         self.record(Stage::Respond, Some(route));
         let encoder = match finished {
@@ -620,8 +626,18 @@ impl Walk<'_> {
 
     fn into_report(self, response: Response) -> Report {
         let Self { exchange, listener, written, question, .. } = self;
-        let Written { route, near_misses, decisions, limits, upstream, upstream_request, attempts, refusal, notes } =
-            written;
+        let Written {
+            route,
+            near_misses,
+            decisions,
+            limits,
+            rate_limits,
+            upstream,
+            upstream_request,
+            attempts,
+            refusal,
+            notes,
+        } = written;
         let as_received = exchange.uri.path();
         let request = Request {
             method: exchange.method.to_string(),
@@ -651,6 +667,7 @@ impl Walk<'_> {
             near_misses,
             decisions,
             limits,
+            rate_limits,
             upstream,
             upstream_request,
             attempts,

@@ -21,6 +21,8 @@ pub enum Code {
     RequestTimeout,
     /// Body over the limit.
     BodyTooLarge,
+    /// A limit of `rate_limit` is used up.
+    RateLimited,
     /// Request target longer than the head limit allows.
     HeadersTooLarge,
     /// A feature of HTTP that is not offered here, such as CONNECT.
@@ -50,13 +52,14 @@ pub enum Code {
 
 impl Code {
     /// Every code, for the reference and for metrics that start at zero.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BadRequest,
         Self::Forbidden,
         Self::NoRoute,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::BodyTooLarge,
+        Self::RateLimited,
         Self::HeadersTooLarge,
         Self::NotImplemented,
         Self::ExpectationFailed,
@@ -114,6 +117,9 @@ impl Code {
             }
             Self::BodyTooLarge => {
                 ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "Body too large", "http_request_error")
+            }
+            Self::RateLimited => {
+                ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests", "http_request_denied")
             }
             Self::HeadersTooLarge => (
                 "headers_too_large",
@@ -193,6 +199,8 @@ impl Rejection {
 pub enum PolicyName {
     /// `access`
     Access,
+    /// `rate_limit`
+    RateLimit,
     /// `cors`
     Cors,
     /// `validate`
@@ -225,8 +233,9 @@ pub enum PolicyName {
 
 impl PolicyName {
     /// Every policy in the order of the stages that run them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Access,
+        Self::RateLimit,
         Self::Cors,
         Self::Validate,
         Self::Redirect,
@@ -248,6 +257,7 @@ impl PolicyName {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Access => "access",
+            Self::RateLimit => "rate_limit",
             Self::Cors => "cors",
             Self::Validate => "validate",
             Self::Redirect => "redirect",

@@ -1,12 +1,14 @@
-//! Who may come in, and who is answered at once: the access list, preflights, the declared length of the body; then the
+//! Who may come in, and who is answered at once: the access list, rate limits, preflights, the declared length of the body; then the
 //! policies that answer instead of an upstream.
 
 use super::exchange::Exchange;
 use crate::model::answer::Answer;
+use crate::model::clock::Instant;
 use crate::model::verdict::{Admission as Judged, Decision, PolicyName, Rejection, Verdict};
 use crate::policy::cors::Ruling;
 use crate::policy::hygiene::hop_by_hop::asks_to_upgrade;
-use crate::policy::{Policies, Slot, access, cors, redirect, respond, validate};
+use crate::policy::rate_limit::Turn;
+use crate::policy::{Policies, Slot, access, cors, rate_limit, redirect, respond, validate};
 use crate::snapshot::Route;
 
 /// What becomes of a request that has a route.
@@ -21,9 +23,10 @@ pub enum Admission {
 }
 
 /// Asks the policies of the route in their order.
-pub fn admit(route: &Route, exchange: &mut Exchange) -> Admission {
+pub fn admit(route: &Route, exchange: &mut Exchange, now: Instant) -> Admission {
     let Policies {
         access,
+        rate_limit,
         cors,
         validate,
         redirect,
@@ -36,41 +39,51 @@ pub fn admit(route: &Route, exchange: &mut Exchange) -> Admission {
         hedge: _,
         fallback: _,
     } = &route.policies;
-    match judge(access.as_ref(), cors.as_ref(), validate.as_ref(), exchange) {
-        Admission::Go => answer(redirect.as_ref(), respond.as_ref(), exchange),
-        other => other,
+    let judged = come_in(access.as_ref(), exchange)
+        .or_else(|| fit(rate_limit.as_ref(), Turn::BeforeAuthentication, route, exchange, now))
+        .or_else(|| preflight(cors.as_ref(), exchange))
+        .or_else(|| fit(rate_limit.as_ref(), Turn::AfterAuthentication, route, exchange, now))
+        .or_else(|| measure(validate.as_ref(), exchange));
+    judged.unwrap_or_else(|| answer(redirect.as_ref(), respond.as_ref(), exchange))
+}
+
+fn come_in(access: Option<&Slot<access::Access>>, exchange: &mut Exchange) -> Option<Admission> {
+    let judged = access?.policy.decide(exchange.client);
+    note(exchange, judged).map(Admission::Refuse)
+}
+
+fn fit(
+    rate_limit: Option<&Slot<rate_limit::RateLimit>>,
+    turn: Turn,
+    route: &Route,
+    exchange: &mut Exchange,
+    now: Instant,
+) -> Option<Admission> {
+    let limits = &rate_limit?.policy;
+    let mut charged = std::mem::take(&mut exchange.charged);
+    let judged = limits.decide(turn, &exchange.view_on(&route.name), &mut charged, now);
+    exchange.charged = charged;
+    exchange.decisions.extend(judged.decisions);
+    judged.rejection.map(Admission::Refuse)
+}
+
+fn preflight(cors: Option<&Slot<cors::Cors>>, exchange: &mut Exchange) -> Option<Admission> {
+    let (decision, ruling) = cors?.policy.decide(&exchange.view());
+    exchange.decisions.push(decision);
+    match ruling {
+        Ruling::Answer(answer) => Some(Admission::Answer(answer)),
+        Ruling::GoOn(grant) => {
+            exchange.cors = Some(grant);
+            None
+        }
     }
 }
 
-fn judge(
-    access: Option<&Slot<access::Access>>,
-    cors: Option<&Slot<cors::Cors>>,
-    validate: Option<&Slot<validate::Validate>>,
-    exchange: &mut Exchange,
-) -> Admission {
-    if let Some(access) = access
-        && let Some(rejection) = note(exchange, access.policy.decide(exchange.client))
-    {
-        return Admission::Refuse(rejection);
-    }
-    if let Some(cors) = cors {
-        let (decision, ruling) = cors.policy.decide(&exchange.view());
-        exchange.decisions.push(decision);
-        match ruling {
-            Ruling::Answer(answer) => return Admission::Answer(answer),
-            Ruling::GoOn(grant) => exchange.cors = Some(grant),
-        }
-    }
-    if let Some(validate) = validate {
-        let upgrade = asks_to_upgrade(&exchange.headers);
-        exchange.body_limit = validate.policy.body_limit(&exchange.headers, upgrade);
-        if let Some(limit) = exchange.body_limit
-            && let Some(rejection) = note(exchange, limit.judge_declared(exchange.declared_length()))
-        {
-            return Admission::Refuse(rejection);
-        }
-    }
-    Admission::Go
+fn measure(validate: Option<&Slot<validate::Validate>>, exchange: &mut Exchange) -> Option<Admission> {
+    let upgrade = asks_to_upgrade(&exchange.headers);
+    exchange.body_limit = validate?.policy.body_limit(&exchange.headers, upgrade);
+    let judged = exchange.body_limit?.judge_declared(exchange.declared_length());
+    note(exchange, judged).map(Admission::Refuse)
 }
 
 fn answer(

@@ -12,7 +12,6 @@ use crate::model::clock::Instant;
 use crate::model::guard::Shed;
 use crate::model::ids::{RouteName, UpstreamName};
 use crate::model::outcome::{Outcome, StandIn, Termination};
-use crate::model::outcome::{Outcome, Termination};
 use crate::model::principal::Principal;
 use crate::model::request::{RequestView, Scheme};
 use crate::model::verdict::{Code, Decision};
@@ -20,6 +19,7 @@ use crate::policy::cors::Grant;
 use crate::policy::headers::Values;
 pub use crate::policy::hygiene::forwarding::Peer;
 use crate::policy::hygiene::trace_context;
+use crate::policy::rate_limit::Charged;
 use crate::policy::validate::BodyLimit;
 use crate::routing::path::Evasion;
 
@@ -70,6 +70,8 @@ pub struct Exchange {
     pub principal: Option<Arc<Principal>>,
     /// What the response tells the page that asked, when the route has `cors`.
     pub cors: Option<Grant>,
+    /// What its limits have charged.
+    pub charged: Charged,
     /// How long the request's body may be.
     pub body_limit: Option<BodyLimit>,
     /// What policies decided.
@@ -183,6 +185,13 @@ impl Exchange {
             client: self.client,
             peer: self.peer,
             principal: self.principal.as_deref(),
+            route: None,
         }
+    }
+
+    /// What the decisions of `route` see.
+    #[must_use]
+    pub fn view_on<'a>(&'a self, route: &'a RouteName) -> RequestView<'a> {
+        RequestView { route: Some(route.as_str()), ..self.view() }
     }
 }

@@ -18,6 +18,7 @@ use crate::model::clock::Instant;
 use crate::model::request::Scheme;
 use crate::model::verdict::{Code, Rejection};
 use crate::policy::hygiene::{client_address, request_id};
+use crate::policy::rate_limit::Charged;
 use crate::routing::{authority, path};
 use crate::snapshot::Snapshot;
 
@@ -78,6 +79,7 @@ pub fn receive(
         matched_prefix: 0,
         principal: None,
         cors: None,
+        charged: Charged::default(),
         body_limit: None,
         decisions: SmallVec::new(),
         rejection: None,

@@ -44,8 +44,15 @@ fn body_limit(bytes: u64, line: u32) -> RoutePolicies {
     RoutePolicies { validate: set(config, line), ..RoutePolicies::default() }
 }
 
+fn compile(config: &RoutePolicies, diagnostics: &mut Diagnostics) -> Option<Policies> {
+    let (named, stores) = Default::default();
+    let mut limits = rate_limit::LedgerBuilder::new((&named, &stores), None, 0, |_, _| None, diagnostics);
+    let around = Surroundings { route: &"r".into(), names: &Nothing, sources: &sources(), limits: &mut limits };
+    Policies::compile(config, around, diagnostics)
+}
+
 fn compiled(config: &RoutePolicies) -> Policies {
-    Policies::compile(config, &Nothing, &sources(), &mut Diagnostics::default()).expect("valid settings")
+    compile(config, &mut Diagnostics::default()).expect("valid settings")
 }
 
 #[track_caller]
@@ -128,7 +135,7 @@ fn the_mistakes_of_all_policies_are_reported_at_once() {
         headers: set(headers::Config::default(), 6),
         ..RoutePolicies::default()
     };
-    assert!(Policies::compile(&config, &Nothing, &sources(), &mut diagnostics).is_none());
+    assert!(compile(&config, &mut diagnostics).is_none());
     let codes: Vec<&str> = diagnostics.as_slice().iter().map(|found| found.code).collect();
     assert_eq!(codes, ["conflict", "missing_key", "empty_list", "missing_key", "missing_key", "missing_key"]);
 }

@@ -20,7 +20,8 @@ use crate::model::listener::{ListenerSpec, Protocol, Protocols};
 use crate::model::names::Names;
 use crate::model::prefixes::PrefixSet;
 use crate::model::source::{SourceSpan, Sources, Spanned};
-use crate::policy::{Policies, RoutePolicies, fallback};
+use crate::policy::rate_limit::LedgerBuilder;
+use crate::policy::{Policies, RoutePolicies, Surroundings, fallback};
 use crate::routing::Router;
 use crate::upstream::{self, ClientCertificate, DEMO, Split, Upstream};
 
@@ -36,6 +37,8 @@ pub struct Input<'a> {
     pub previous: Option<&'a Snapshot>,
     /// The authorities of the system.
     pub roots: &'a Arc<RootCertStore>,
+    /// Random bits for the hashes of keys that clients choose.
+    pub seed: u128,
     /// Where the demo app listens; `None` in `check` and `explain`.
     pub demo: Option<SocketAddr>,
     /// The time, for the validity of certificates.
@@ -59,6 +62,7 @@ pub fn paths(document: &Document) -> Vec<&Spanned<String>> {
         }
     }
     paths.extend(fallback_steps(document).filter_map(|step| step.file.as_ref()));
+    paths.extend(document.rate_limit_store.values().filter_map(|store| store.ca.as_ref()));
     paths
 }
 
@@ -69,7 +73,16 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
     let trusted_proxies = PrefixSet::compile(&document.trusted_proxies, diagnostics);
     let listeners = listeners(input, diagnostics);
     let (upstreams, index) = upstreams(input, diagnostics);
-    let routes = routes(input, &index, diagnostics);
+    let before = input.previous.map(|previous| &previous.limits);
+    let mut limits = LedgerBuilder::new(
+        (&document.rate_limit, &document.rate_limit_store),
+        before,
+        input.seed,
+        |path, diagnostics| input.assets.require(path, diagnostics).cloned(),
+        diagnostics,
+    );
+    let routes = routes(input, &index, &mut limits, diagnostics);
+    let limits = limits.finish(diagnostics);
     let names: Vec<RouteName> = document.route.iter().enumerate().map(|(at, route)| name_of(at, route)).collect();
     let matches = document.route.iter().zip(&names).enumerate();
     let matches = matches.map(|(at, (written, name))| (at, name, &written.first.r#match));
@@ -84,6 +97,7 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
         router: found?,
         routes,
         upstreams,
+        limits,
         trusted_proxies,
     })
 }
@@ -323,7 +337,12 @@ const fn upstream_protocols(protocol: upstream::Protocol) -> Protocols {
     }
 }
 
-fn routes(input: &Input<'_>, index: &HashMap<String, usize>, diagnostics: &mut Diagnostics) -> Vec<Route> {
+fn routes(
+    input: &Input<'_>,
+    index: &HashMap<String, usize>,
+    limits: &mut LedgerBuilder<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Route> {
     let document = input.document;
     if document.route.is_empty() {
         let missing = Diagnostic::global("missing_key", "no route: every request would be answered 404");
@@ -344,7 +363,8 @@ fn routes(input: &Input<'_>, index: &HashMap<String, usize>, diagnostics: &mut D
             );
         }
         let policies = layered(document, route, diagnostics);
-        let policies = Policies::compile(&policies, &known, input.sources, diagnostics);
+        let around = Surroundings { route: &name, names: &known, sources: input.sources, limits: &mut *limits };
+        let policies = Policies::compile(&policies, around, diagnostics);
         let upstream = target(route, index, diagnostics);
         if let Some(policies) = policies {
             check_target(route, &policies, diagnostics);
