@@ -52,6 +52,18 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "public-site.toml",
+        &[
+            ("http://www.example.com/", "200 site site"),
+            ("--repeat 200 http://www.example.com/", "200 site site"),
+            ("--repeat 201 http://www.example.com/", "429 site -"),
+            ("--repeat 201 --client 192.0.2.7 http://www.example.com/", "200 site site"),
+            ("--repeat 41 http://www.example.com/search", "429 search -"),
+            ("--repeat 11 -X POST http://www.example.com/login?account=ann", "429 log-in -"),
+            ("--repeat 9 http://www.example.com/feeds/news", "200 feeds site"),
+        ],
+    ),
+    (
         "websocket-and-grpc.toml",
         &[
             ("-H upgrade:websocket -H connection:upgrade http://app.example.com:8080/live", "101 live live"),

@@ -79,6 +79,11 @@ fn who_calls_is_explained_by_the_code_that_decides_it() {
     check("identity");
 }
 
+#[test]
+fn rate_limits_show_what_is_left_and_why() {
+    check("limits");
+}
+
 #[track_caller]
 fn check_exit(arguments: &[&str], code: i32, talk: &str) {
     let output = portcullis(&[&["explain"], arguments].concat());

@@ -74,6 +74,7 @@ fn view<'a>((host, path): &'a (String, String), headers: &'a HeaderMap) -> Reque
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         peer: SocketAddr::from(([127, 0, 0, 1], 1)),
         principal: None,
+        route: None,
     }
 }
 

@@ -50,6 +50,9 @@ pub(super) struct Arguments {
     /// name before it, as in `standby/breaker=open`. Several with commas.
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     state: Vec<State>,
+    /// Asks so many times, with a clock that stands still, and shows the last answer: what rate limits come to.
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    repeat: u32,
     /// For people or for programs.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -111,6 +114,7 @@ fn question(arguments: &Arguments) -> anyhow::Result<Question> {
             headers: map(&arguments.response_header),
             length: arguments.response_length,
         },
+        repeat: arguments.repeat,
         states: arguments.state.clone(),
     })
 }

@@ -13,7 +13,7 @@ use crate::model::shape::Both;
 use crate::model::source::Spanned;
 use crate::model::toggle::Toggle;
 use crate::model::units::Period;
-use crate::policy::RoutePolicies;
+use crate::policy::{RoutePolicies, rate_limit};
 use crate::routing::MatchConfig;
 use crate::telemetry;
 use crate::upstream;
@@ -38,6 +38,11 @@ pub struct Document {
     pub upstream: BTreeMap<String, Spanned<upstream::Config>>,
     /// Who callers are. Default: nobody is known by name.
     pub consumers: Option<Spanned<ConsumersConfig>>,
+    /// Rate limits that routes share, by name. A route counts in one by `rate_limit = "NAME"`, beside limits of its own if
+    /// it likes.
+    pub rate_limit: BTreeMap<String, Spanned<rate_limit::NamedConfig>>,
+    /// Where gateways add up what they let through, by name.
+    pub rate_limit_store: BTreeMap<String, Spanned<rate_limit::StoreConfig>>,
     /// Policies that every route inherits, key by key.
     pub defaults: RoutePolicies,
     /// Named sets of policies for `use`; they lie between the defaults and the route.

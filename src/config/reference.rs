@@ -92,6 +92,7 @@ impl<'a> Manual<'a> {
             (Some("string"), Some("period")) => "duration".to_owned(),
             (Some("string"), Some("byte-size")) => "size".to_owned(),
             (Some("string"), Some("byte-rate")) => "size per second".to_owned(),
+            (Some("string"), Some("rate")) => "rate".to_owned(),
             (Some("string"), Some("percent")) => "share".to_owned(),
             (Some("string"), Some(format)) => format!("string ({format})"),
             (Some("array"), _) => match branch.get("items") {

@@ -135,6 +135,7 @@ fn expected_of(schema: &Json) -> String {
             ("string", Some("period")) => "a duration such as \"30s\"",
             ("string", Some("byte-size")) => "a size such as \"64KiB\"",
             ("string", Some("byte-rate")) => "a byte rate such as \"1KiB/s\"",
+            ("string", Some("rate")) => "a rate such as \"100/s\"",
             ("string", Some("percent")) => "a share such as \"20%\"",
             ("string", Some("ip" | "ipv4" | "ipv6")) => "an IP address",
             ("boolean", _) => "`true` or `false`",

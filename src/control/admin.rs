@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::limits;
 use super::supervisor::{Supervisor, Trigger};
 use crate::engine::Gateway;
 use crate::model::clock::Instant;
@@ -65,6 +66,7 @@ pub async fn serve(
         .route("/api/v1/routes", get(routes))
         .route("/api/v1/upstreams", get(upstreams))
         .route("/api/v1/keys", get(keys))
+        .route("/api/v1/limits", get(rate_limits))
         .merge(writes)
         .layer(middleware::from_fn_with_state(shared.clone(), refuse_foreign))
         .with_state(shared);
@@ -127,6 +129,7 @@ async fn readyz(State(shared): State<Shared>) -> Response {
 async fn render_metrics(State(shared): State<Shared>) -> Response {
     let supervisor = &shared.supervisor;
     note_health(supervisor.gateway());
+    limits::observe(&supervisor.gateway().live.load_full());
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], supervisor.gateway().telemetry.metrics.render()).into_response()
 }
 
@@ -336,6 +339,39 @@ async fn keys(State(shared): State<Shared>) -> Response {
     };
     let rows: Vec<_> = live.snapshot.key_rings.iter().map(row).collect();
     Json(json!({ "generation": live.snapshot.generation, "key_rings": rows })).into_response()
+}
+
+async fn rate_limits(State(shared): State<Shared>) -> Response {
+    let live = shared.supervisor.gateway().live.load_full();
+    let rows: Vec<_> = live
+        .snapshot
+        .limits
+        .iter()
+        .map(|limit| {
+            let counting = limit.counting();
+            json!({
+                "limit": limit.id().as_str(),
+                "key": counting.keys,
+                "rate": counting.rate,
+                "burst": counting.burst,
+                "keys": limit.tracked(),
+                "max_keys": counting.max_keys,
+                "store": limit.store().map(|store| &**store.name()),
+                "shared_bucket": { "no_key": limit.keyless(), "no_room": limit.overflowed() },
+            })
+        })
+        .collect();
+    let stores: Vec<_> = live
+        .snapshot
+        .limits
+        .stores()
+        .map(|store| {
+            let on_error = store.settings().on_error.as_str();
+            let (up, gateways, errors) = (store.is_up(), store.nodes(), store.errors());
+            json!({ "store": &**store.name(), "up": up, "gateways": gateways, "errors": errors, "on_error": on_error })
+        })
+        .collect();
+    Json(json!({ "generation": live.snapshot.generation, "limits": rows, "stores": stores })).into_response()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! One way from a path to a compiled configuration, for `run`, reloads, `check` and `explain` alike.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
@@ -47,6 +47,12 @@ pub struct Read {
     pub diagnostics: Diagnostics,
     root: config::node::Node,
     further: Option<config::node::Node>,
+}
+
+/// 128 bits that nobody outside can guess: the standard library seeds its hashers from the system's randomness.
+pub(super) fn random_seed() -> u128 {
+    let half = || u128::from(RandomState::new().build_hasher().finish());
+    half() << 64 | half()
 }
 
 /// What a compile step needs from outside.
@@ -107,6 +113,7 @@ impl Read {
             assets: &self.assets,
             previous: surroundings.previous,
             roots: surroundings.roots,
+            seed: random_seed(),
             demo: surroundings.demo,
             now: UnixTime::since_unix_epoch(
                 SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),

@@ -5,6 +5,7 @@ pub mod application;
 pub mod dns;
 mod keys;
 pub mod configuration;
+pub mod limits;
 pub mod probes;
 pub mod supervisor;
 pub mod watch;

@@ -16,15 +16,15 @@ use tokio::runtime::Handle;
 
 use super::configuration::{self, Read, Surroundings};
 use super::dns::{LookupError, Resolver, SystemNames};
-use super::keys;
 use super::probes::Probes;
+use super::{keys, limits};
 use crate::config::document::Document;
 use crate::demo::{self, DemoApp};
 use crate::edge::Workers;
 use crate::engine::ask::Desk;
 use crate::engine::{Gateway, Live};
 use crate::model::clock::Clock;
-use crate::model::ids::{ListenerName, RouteName, UpstreamName};
+use crate::model::ids::{LimitName, ListenerName, RouteName, UpstreamName};
 use crate::model::listener::ListenerSpec;
 use crate::snapshot::Snapshot;
 use crate::snapshot::tls::{bundled_roots, system_roots};
@@ -128,6 +128,8 @@ pub struct Supervisor {
     fingerprint: AtomicU64,
     grace: Mutex<Duration>,
     draining: AtomicBool,
+    /// Names this process among the gateways that share limits.
+    node: Arc<str>,
     /// The demo app, once a route has wanted it; and the turn of reloads, one after the other.
     turn: tokio::sync::Mutex<Option<DemoApp>>,
 }
@@ -175,9 +177,11 @@ impl Supervisor {
             fingerprint: AtomicU64::new(read.fingerprint),
             grace: Mutex::new(grace(document)),
             draining: AtomicBool::new(false),
+            node: format!("{:032x}", configuration::random_seed()).into(),
             turn: tokio::sync::Mutex::new(demo),
             gateway,
         });
+        tokio::spawn(limits::sweep(Arc::downgrade(&supervisor.gateway)));
         supervisor.resolve(&snapshot).await;
         supervisor.gateway.telemetry.metrics.expose(&exposed);
         supervisor.workers.apply(&specs).await.map_err(broken)?;
@@ -261,6 +265,7 @@ impl Supervisor {
     fn applied(&self, snapshot: &Snapshot) {
         self.probes.follow(&self.gateway.live.load());
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        limits::attend(&self.gateway, &snapshot.limits, &self.node);
         self.gateway.telemetry.metrics.config_applied(snapshot.generation, since_epoch);
         for bound in self.workers.bound() {
             tracing::info!(listener = %bound.name, address = %bound.address, "listening");
@@ -405,11 +410,15 @@ fn handles(metrics: &Metrics, snapshot: &Snapshot, clock: &Clock) -> Exposed {
         let (upstream, clock) = (entry.upstream.clone(), clock.clone());
         GuardSource::new(upstream.name().clone(), move || upstream.guard_reading(clock.now()))
     });
+    let limit_stores: Vec<Arc<str>> = snapshot.limits.stores().map(|store| Arc::clone(store.name())).collect();
+    let limits: Vec<LimitName> = snapshot.limits.iter().map(|limit| limit.id().clone()).collect();
     Exposed {
         routes: metrics.for_routes(&routes),
         upstreams: metrics.for_upstreams(&upstreams),
         listeners: metrics.for_listeners(&listeners),
         guards: guards.collect(),
+        limits: metrics.for_limits(&limits),
+        limit_stores: metrics.for_limit_stores(&limit_stores),
     }
 }
 

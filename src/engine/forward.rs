@@ -288,7 +288,7 @@ impl<'a> Run<'a> {
             Received::Upgraded(head) | Received::Interim(head) => (head, BodyLength::Unknown, true),
         };
         let upgrading = if upgraded { Upgrading::Yes } else { Upgrading::No };
-        let encoder = match dress::finish(route, &mut self.exchange, &mut head, length, upgrading) {
+        let encoder = match dress::finish(route, &mut self.exchange, &mut head, length, upgrading, self.ground.now()) {
             Ok(encoder) => encoder,
             Err(rejection) => {
                 session.cancel();

@@ -8,6 +8,7 @@
 mod attempts;
 mod answers;
 mod fields;
+mod rate_limits;
 mod report;
 mod state;
 mod text;
@@ -19,7 +20,7 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 
 pub use self::report::{
     AttemptShown, Body, Candidate, Change, Choice, Compared, Decided, Ending, Field, Limit, Listener, Missed,
-    Principal, Refusal, Report, Request, Response, Route, RunnerUp, Share, Stage, Upstream, UpstreamRequest,
+    Principal, RateLimit, Refusal, Report, Request, Response, Route, RunnerUp, Share, Stage, Upstream, UpstreamRequest,
 };
 pub use self::state::{Condition, State};
 use crate::model::clock::{Instant, Now};
@@ -44,6 +45,8 @@ pub struct Question {
     pub now: Now,
     /// What the upstream would answer.
     pub response: Supposed,
+    /// How often it is asked; what is said is said of the last time.
+    pub repeat: u32,
     /// States that upstreams are supposed to be in.
     pub states: Vec<State>,
 }
@@ -63,6 +66,10 @@ pub struct Supposed {
 #[must_use]
 pub fn explain(mut snapshot: Snapshot, question: &Question) -> Report {
     let (held, notes) = state::suppose(&mut snapshot, &question.states, Instant::default());
+    for _ in 1..question.repeat {
+        // what is remembered of a request, such as what it took from rate limits, holds for the next
+        let _ = walk::walk(&snapshot, question, Vec::new());
+    }
     let report = walk::walk(&snapshot, question, notes);
     drop(held);
     report

@@ -15,6 +15,9 @@ pub struct Report {
     pub decisions: Vec<Decided>,
     /// The limits in force.
     pub limits: Vec<Limit>,
+    /// The rate limits of the route, after this request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<RateLimit>,
     /// Where it goes; `None` when it does not leave the gateway.
     pub upstream: Option<Upstream>,
     /// What goes there.
@@ -202,6 +205,25 @@ pub struct AttemptShown {
     pub outcome: String,
     /// What follows.
     pub then: String,
+}
+
+/// A rate limit, and how it stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct RateLimit {
+    /// Its name.
+    pub name: String,
+    /// The parts of the request that it goes by; credentials hidden, `-` for what the request does not have.
+    pub key: Vec<String>,
+    /// How fast a bucket refills.
+    pub rate: String,
+    /// Units that a full bucket holds.
+    pub burst: u32,
+    /// What the request takes, before there is a response.
+    pub cost: u32,
+    /// `allow`, `reject`, `would_reject`, `exempt`; `not_asked` when the request was refused before.
+    pub verdict: &'static str,
+    /// What is left.
+    pub left: Option<u64>,
 }
 
 /// Where a request goes.

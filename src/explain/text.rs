@@ -3,7 +3,8 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::report::{
-    AttemptShown, Body, Change, Compared, Decided, Ending, Limit, Missed, Report, Request, Response, Route, Upstream,
+    AttemptShown, Body, Change, Compared, Decided, Ending, Limit, Missed, RateLimit, Report, Request, Response, Route,
+    Upstream,
 };
 
 impl Display for Report {
@@ -15,6 +16,10 @@ impl Display for Report {
         if !self.limits.is_empty() {
             f.write_str("\nlimits\n")?;
             limits(f, &self.limits)?;
+        }
+        if !self.rate_limits.is_empty() {
+            f.write_str("\nrate limits\n")?;
+            rate_limits(f, &self.rate_limits)?;
         }
         if let Some(up) = &self.upstream {
             upstream(f, up)?;
@@ -93,7 +98,7 @@ fn route(f: &mut Formatter<'_>, route: Option<&Route>, near_misses: &[Missed]) -
 fn decisions(f: &mut Formatter<'_>, decisions: &[Decided]) -> fmt::Result {
     for decided in decisions {
         let (stage, policy) = (decided.stage.as_str(), decided.policy.unwrap_or("-"));
-        write!(f, "  {stage:<8} {policy:<9} {:<12} {}", decided.verdict, decided.reason)?;
+        write!(f, "  {stage:<8} {policy:<10} {:<12} {}", decided.verdict, decided.reason)?;
         match &decided.origin {
             Some(origin) => writeln!(f, "  {origin}")?,
             None => f.write_char('\n')?,
@@ -105,6 +110,16 @@ fn decisions(f: &mut Formatter<'_>, decisions: &[Decided]) -> fmt::Result {
 fn limits(f: &mut Formatter<'_>, limits: &[Limit]) -> fmt::Result {
     let width = limits.iter().map(|limit| limit.name.len()).max().unwrap_or(0);
     limits.iter().try_for_each(|limit| writeln!(f, "  {:<width$} {}  {}", limit.name, limit.value, limit.origin))
+}
+
+fn rate_limits(f: &mut Formatter<'_>, limits: &[RateLimit]) -> fmt::Result {
+    let width = limits.iter().map(|limit| limit.name.len()).max().unwrap_or(0);
+    for limit in limits {
+        let RateLimit { name, key, rate, burst, cost, verdict, left } = limit;
+        let left = left.map_or_else(String::new, |left| format!(", {left} left"));
+        writeln!(f, "  {name:<width$} {verdict:<12} {rate}, burst {burst}, cost {cost}{left}  {}", key.join(", "))?;
+    }
+    Ok(())
 }
 
 fn upstream(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {

@@ -10,9 +10,10 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, StatusCode, Uri, Version};
 
 use super::fields::{compare, without_credentials};
+use super::rate_limits::rate_limits;
 use super::report::{
-    AttemptShown, Body, Candidate, Choice, Decided, Ending, Limit, Missed, Principal, Refusal, Report, Request,
-    Response, Route as RouteShown, RunnerUp, Share, Stage, Upstream as UpstreamShown, UpstreamRequest,
+    AttemptShown, Body, Candidate, Choice, Decided, Ending, Limit, Missed, Principal, RateLimit, Refusal, Report,
+    Request, Response, Route as RouteShown, RunnerUp, Share, Stage, Upstream as UpstreamShown, UpstreamRequest,
 };
 use super::{Question, answers};
 use crate::model::answer::Answer;
@@ -115,6 +116,7 @@ pub(super) struct Written {
     near_misses: Vec<Missed>,
     decisions: Vec<Decided>,
     limits: Vec<Limit>,
+    rate_limits: Vec<RateLimit>,
     upstream: Option<UpstreamShown>,
     upstream_request: Option<UpstreamRequest>,
     pub(super) attempts: Vec<AttemptShown>,
@@ -142,6 +144,8 @@ impl<'s> Walk<'s> {
                 continue;
             }
             self.record(Stage::Admit, Some(route));
+            let is_refused = matches!(admission, Admission::Refuse(_));
+            self.written.rate_limits = rate_limits(route, &self.exchange, is_refused);
             if self.exchange.body_limit.is_some() || matches!(admission, Admission::Go) {
                 self.limit_of_body(route);
             }
@@ -192,7 +196,8 @@ impl<'s> Walk<'s> {
         let length = BodyLength::of_response(&self.exchange.method, status, supposed.length);
         let upgrading = if upgraded { Upgrading::Yes } else { Upgrading::No };
         let mut head = ResponseHead { status, headers: before.clone() };
-        let finished = respond::finish(route, &mut self.exchange, &mut head, length, upgrading);
+        let now = self.exchange.started;
+        let finished = respond::finish(route, &mut self.exchange, &mut head, length, upgrading, now);
         self.show_edits_of_response(route);
         self.record(Stage::Respond, Some(route));
         let encoder = match finished {
@@ -520,8 +525,18 @@ impl Walk<'_> {
 
     fn into_report(self, response: Response) -> Report {
         let Self { exchange, listener, written, question, .. } = self;
-        let Written { route, near_misses, decisions, limits, upstream, upstream_request, attempts, refusal, notes } =
-            written;
+        let Written {
+            route,
+            near_misses,
+            decisions,
+            limits,
+            rate_limits,
+            upstream,
+            upstream_request,
+            attempts,
+            refusal,
+            notes,
+        } = written;
         let as_received = exchange.uri.path();
         let request = Request {
             method: exchange.method.to_string(),
@@ -556,6 +571,7 @@ impl Walk<'_> {
             near_misses,
             decisions,
             limits,
+            rate_limits,
             upstream,
             upstream_request,
             attempts,

@@ -40,6 +40,10 @@ name_type! {
     UpstreamName
 }
 name_type! {
+    /// Names a rate limit: `NAME` of a named one, `NAME@ROUTE` of a route's own.
+    LimitName
+}
+name_type! {
     /// Names a `[[listener]]`.
     ListenerName
 }

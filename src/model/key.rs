@@ -25,6 +25,12 @@ pub enum Key {
     Host,
     /// `method`
     Method,
+    /// `route`: the name of the route.
+    Route,
+    /// `principal`: the name of the authenticated caller.
+    Principal,
+    /// `jwt:CLAIM`: a claim of the caller's token.
+    Claim(Box<str>),
     /// `path`: in canonical form, without the query.
     Path,
     /// `header:NAME`: the first field of that name.
@@ -41,7 +47,7 @@ pub enum Key {
 pub struct KeyError(String);
 
 /// What a key found in a request, in the bytes that stand for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyValue<'a> {
     /// An IPv4 address.
     V4([u8; 4]),
@@ -51,9 +57,17 @@ pub enum KeyValue<'a> {
     Raw(&'a [u8]),
     /// Percent-encoded bytes, which count as what they decode to.
     Encoded(&'a str),
+    /// A text that does not stand in the request as it is.
+    Text(Cow<'a, str>),
 }
 
 impl Key {
+    /// Whether its value is known only after authentication.
+    #[must_use]
+    pub const fn needs_principal(&self) -> bool {
+        matches!(self, Self::Principal | Self::Claim(_))
+    }
+
     /// The key's value in `request`; `None` when it has none, or an empty one.
     #[must_use]
     pub fn value<'a>(&self, request: &RequestView<'a>) -> Option<KeyValue<'a>> {
@@ -62,6 +76,12 @@ impl Key {
             Self::ClientIp => Some(address(request.client)),
             Self::Host => raw(request.host.as_bytes()),
             Self::Method => raw(request.method.as_str().as_bytes()),
+            Self::Route => raw(request.route?.as_bytes()),
+            Self::Principal => raw(request.principal?.name().as_bytes()),
+            Self::Claim(path) => {
+                let claim = request.principal?.claim(path)?;
+                (!claim.is_empty()).then_some(KeyValue::Text(claim))
+            }
             Self::Path => raw(request.path.as_bytes()),
             Self::Header(name) => raw(request.headers.get(name)?.as_bytes()),
             Self::Query(name) => {
@@ -78,6 +98,17 @@ impl Key {
 }
 
 impl KeyValue<'_> {
+    /// Adds every byte of the value to `bytes`.
+    pub fn append_to<A: smallvec::Array<Item = u8>>(self, bytes: &mut SmallVec<A>) {
+        match self {
+            Self::V4(octets) => bytes.extend_from_slice(&octets),
+            Self::V6Prefix(octets) => bytes.extend_from_slice(&octets),
+            Self::Raw(raw) => bytes.extend_from_slice(raw),
+            Self::Encoded(text) => bytes.extend(decoded(text)),
+            Self::Text(text) => bytes.extend_from_slice(text.as_bytes()),
+        }
+    }
+
     /// Gives `take` every byte of the value in turn.
     pub fn for_each(self, mut take: impl FnMut(u8)) {
         match self {
@@ -85,6 +116,22 @@ impl KeyValue<'_> {
             Self::V6Prefix(octets) => octets.into_iter().for_each(take),
             Self::Raw(bytes) => bytes.iter().copied().for_each(&mut take),
             Self::Encoded(text) => decoded(text).for_each(take),
+            Self::Text(text) => text.bytes().for_each(take),
+        }
+    }
+}
+
+impl fmt::Display for KeyValue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(octets) => write!(f, "{}", IpAddr::from(*octets)),
+            Self::V6Prefix(prefix) => {
+                let network = u128::from(u64::from_be_bytes(*prefix)) << 64;
+                write!(f, "{}/64", std::net::Ipv6Addr::from_bits(network))
+            }
+            Self::Raw(bytes) => f.write_str(&String::from_utf8_lossy(bytes)),
+            Self::Encoded(text) => f.write_str(&String::from_utf8_lossy(&decoded(text).collect::<Vec<u8>>())),
+            Self::Text(text) => f.write_str(text),
         }
     }
 }
@@ -143,7 +190,7 @@ impl FromStr for Key {
     fn from_str(written: &str) -> Result<Self, KeyError> {
         let unknown = || {
             KeyError(format!(
-                "not a key (client.ip, host, method, path, header:NAME, query:NAME or cookie:NAME): {written:?}"
+                "not a key (client.ip, principal, route, host, method, path, header:NAME, query:NAME, cookie:NAME or jwt:CLAIM): {written:?}"
             ))
         };
         let Some((kind, name)) = written.split_once(':') else {
@@ -151,6 +198,8 @@ impl FromStr for Key {
                 "client.ip" => Ok(Self::ClientIp),
                 "host" => Ok(Self::Host),
                 "method" => Ok(Self::Method),
+                "route" => Ok(Self::Route),
+                "principal" => Ok(Self::Principal),
                 "path" => Ok(Self::Path),
                 _ => Err(unknown()),
             };
@@ -161,6 +210,8 @@ impl FromStr for Key {
         };
         match kind {
             "header" => Ok(Self::Header(header()?)),
+            "jwt" if name.is_empty() => Err(KeyError(format!("the claim has no name: {written:?}"))),
+            "jwt" => Ok(Self::Claim(name.into())),
             "query" if name.is_empty() => Err(KeyError(format!("the parameter has no name: {written:?}"))),
             "query" => Ok(Self::Query(name.into())),
             // a cookie's name is a token, as a field's is (RFC 6265 §4.1.1), but its case matters
@@ -176,6 +227,9 @@ impl fmt::Display for Key {
             Self::ClientIp => f.write_str("client.ip"),
             Self::Host => f.write_str("host"),
             Self::Method => f.write_str("method"),
+            Self::Route => f.write_str("route"),
+            Self::Principal => f.write_str("principal"),
+            Self::Claim(path) => write!(f, "jwt:{path}"),
             Self::Path => f.write_str("path"),
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Query(name) => write!(f, "query:{name}"),
@@ -264,7 +318,7 @@ impl JsonSchema for Keys {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let key = json_schema!({
             "type": "string",
-            "description": "`client.ip`, `host`, `method`, `path`, `header:NAME`, `query:NAME` or `cookie:NAME`.",
+            "description": "`client.ip`, `principal`, `route`, `host`, `method`, `path`, `header:NAME`, `query:NAME`, `cookie:NAME` or `jwt:CLAIM`.",
             "examples": ["client.ip", "header:x-tenant"],
         });
         json_schema!({
@@ -275,9 +329,12 @@ impl JsonSchema for Keys {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http::{HeaderMap, HeaderValue, Method, Version};
 
     use super::*;
+    use crate::model::principal::{AuthMethod, Principal};
     use crate::model::request::Scheme;
 
     #[track_caller]
@@ -288,6 +345,9 @@ mod tests {
         headers.insert("x-empty", HeaderValue::from_static(""));
         headers.append(COOKIE, HeaderValue::from_static("a=1; session = s=1 ;Session=other"));
         headers.append(COOKIE, HeaderValue::from_static("late=2; session=not-me"));
+        let claims = serde_json::json!({ "tenant": { "id": 7 }, "empty": "" });
+        let claims = claims.as_object().cloned().map(Arc::new);
+        let principal = Principal::new("ann", AuthMethod::Jwt, [], claims);
         let request = RequestView {
             method: &Method::GET,
             scheme: Scheme::Http,
@@ -299,7 +359,8 @@ mod tests {
             version: Version::HTTP_11,
             client: "2001:db8:1:2:3:4:5:6".parse().expect("an address"),
             peer: "127.0.0.1:1".parse().expect("an address"),
-            principal: None,
+            principal: Some(&principal),
+            route: Some("orders"),
         };
         let mut seen = Vec::new();
         let value = key.parse::<Key>().expect("a key").value(&request);
@@ -312,6 +373,11 @@ mod tests {
         check("client.ip", Some(&[0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 2]));
         check("host", Some(b"api.example.com"));
         check("method", Some(b"GET"));
+        check("route", Some(b"orders"));
+        check("principal", Some(b"ann"));
+        check("jwt:tenant.id", Some(b"7"));
+        check("jwt:empty", None);
+        check("jwt:none", None);
         check("path", Some(b"/orders/7"));
         check("header:X-Tenant", Some(b"blue"));
         check("header:x-empty", None);
@@ -342,7 +408,7 @@ mod tests {
     #[test]
     fn what_is_no_key_is_refused() {
         for written in
-            [r#""ip""#, r#""header:""#, r#""header:a b""#, r#""query:""#, r#""cookie:a=b""#, r#""jwt:sub""#, "[]", "7"]
+            [r#""ip""#, r#""header:""#, r#""header:a b""#, r#""query:""#, r#""cookie:a=b""#, r#""jwt:""#, "[]", "7"]
         {
             assert!(serde_json::from_str::<Keys>(written).is_err(), "{written}");
         }

@@ -60,6 +60,8 @@ pub struct RequestView<'a> {
     pub peer: SocketAddr,
     /// Who it comes from; `None` before authentication, and for a request that did not say.
     pub principal: Option<&'a Principal>,
+    /// The name of its route, once it has one.
+    pub route: Option<&'a str>,
 }
 
 impl<'a> RequestView<'a> {

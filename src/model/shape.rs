@@ -121,6 +121,7 @@ macro_rules! deserialize_by_kind {
         }
     };
 }
+pub use deserialize_by_kind;
 
 /// One or a list of them: `methods = "GET"` or `methods = ["GET", "POST"]`. `T` itself is not a list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]

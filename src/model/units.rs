@@ -135,6 +135,64 @@ impl fmt::Display for ByteRate {
     }
 }
 
+/// So many in so much time, as in `"100/s"`, `"5000/h"` or `"20/10s"`: at least 1 and at most 1,000,000 a second, in a time
+/// of at most 366 days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    amount: u32,
+    per: Duration,
+}
+
+impl Rate {
+    const MAX_PER: Duration = Duration::from_hours(366 * 24);
+
+    /// How many.
+    #[must_use]
+    pub const fn amount(self) -> u32 {
+        self.amount
+    }
+
+    /// In how much time.
+    #[must_use]
+    pub const fn per(self) -> Duration {
+        self.per
+    }
+}
+
+impl FromStr for Rate {
+    type Err = UnitError;
+
+    fn from_str(written: &str) -> Result<Self, UnitError> {
+        let unknown = || UnitError(format!("not a rate such as \"100/s\", \"5000/h\" or \"20/10s\": {written:?}"));
+        let (amount, per) = written.trim().split_once('/').ok_or_else(unknown)?;
+        let (amount, per) = (amount.trim(), per.trim());
+        // `s` is short for `1s`
+        let period = if per.starts_with(|first: char| first.is_ascii_digit()) {
+            humantime::parse_duration(per)
+        } else {
+            humantime::parse_duration(&format!("1{per}"))
+        };
+        let per = period.map_err(|_| unknown())?;
+        let amount: u64 = amount.parse().map_err(|_| unknown())?;
+        if per.is_zero() || per > Self::MAX_PER {
+            return Err(UnitError(format!("a rate is per time of at most 366 days, and not of none: {written:?}")));
+        }
+        let fastest = per.as_micros();
+        match u32::try_from(amount) {
+            Ok(amount) if amount > 0 && u128::from(amount) <= fastest => Ok(Self { amount, per }),
+            _ => Err(UnitError(format!("a rate is at least 1 and at most 1000000 a second: {written:?}"))),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = Period(self.per).to_string();
+        let unit = ["1s", "1m", "1h", "1day"].into_iter().find(|unit| *unit == text);
+        write!(f, "{}/{}", self.amount, unit.map_or(text.as_str(), |unit| unit.get(1..2).unwrap_or_default()))
+    }
+}
+
 /// A share of a whole, as in `"20%"` or `"0.5%"`; 0 to 100. Held in millionths, so that it stays `Eq`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Percent(u32);
@@ -225,6 +283,7 @@ macro_rules! string_unit {
 string_unit!(Period, "period", "A length of time with its unit.", "30s");
 string_unit!(ByteSize, "byte-size", "A number of bytes with its unit.", "64KiB");
 string_unit!(ByteRate, "byte-rate", "Bytes per second with their unit.", "1KiB/s");
+string_unit!(Rate, "rate", "So many in so much time.", "100/s");
 string_unit!(Percent, "percent", "A share of a whole.", "20%");
 
 /// Checks `written` against the unit that a schema's `format` names; `None` when the format is not one of ours.
@@ -234,6 +293,7 @@ pub fn check_format(format: &str, written: &str) -> Option<Result<(), UnitError>
         "period" => Some(written.parse::<Period>().map(drop)),
         "byte-size" => Some(written.parse::<ByteSize>().map(drop)),
         "byte-rate" => Some(written.parse::<ByteRate>().map(drop)),
+        "rate" => Some(written.parse::<Rate>().map(drop)),
         "percent" => Some(written.parse::<Percent>().map(drop)),
         _ => None,
     }
@@ -271,6 +331,24 @@ mod tests {
         check::<ByteSize>("x", Err("not a size"));
         check::<ByteRate>("1KiB/s", Ok("1KiB/s"));
         check::<ByteRate>("1KiB", Err("byte rate"));
+    }
+
+    #[test]
+    fn rates_are_so_many_in_so_much_time() {
+        check::<Rate>("100/s", Ok("100/s"));
+        check::<Rate>("1000 / m", Ok("1000/m"));
+        check::<Rate>("60/min", Ok("60/m"));
+        check::<Rate>("5000/h", Ok("5000/h"));
+        check::<Rate>("10/d", Ok("10/d"));
+        check::<Rate>("20/10s", Ok("20/10s"));
+        check::<Rate>("1000000/s", Ok("1000000/s"));
+        check::<Rate>("1000001/s", Err("at most 1000000 a second"));
+        check::<Rate>("0/s", Err("at least 1"));
+        check::<Rate>("1/0s", Err("not of none"));
+        check::<Rate>("1/400d", Err("366 days"));
+        check::<Rate>("100", Err("not a rate"));
+        check::<Rate>("1.5/s", Err("not a rate"));
+        check::<Rate>("1/x", Err("not a rate"));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub enum Code {
     RequestTimeout,
     /// Body over the limit.
     BodyTooLarge,
+    /// A limit of `rate_limit` is used up.
+    RateLimited,
     /// Request target longer than the head limit allows.
     HeadersTooLarge,
     /// A feature of HTTP that is not offered here, such as CONNECT.
@@ -54,7 +56,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for the reference and for metrics that start at zero.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::BadRequest,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -62,6 +64,7 @@ impl Code {
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::BodyTooLarge,
+        Self::RateLimited,
         Self::HeadersTooLarge,
         Self::NotImplemented,
         Self::ExpectationFailed,
@@ -123,6 +126,9 @@ impl Code {
             }
             Self::BodyTooLarge => {
                 ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "Body too large", "http_request_error")
+            }
+            Self::RateLimited => {
+                ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests", "http_request_denied")
             }
             Self::HeadersTooLarge => (
                 "headers_too_large",
@@ -208,6 +214,8 @@ impl Rejection {
 pub enum PolicyName {
     /// `access`
     Access,
+    /// `rate_limit`
+    RateLimit,
     /// `cors`
     Cors,
     /// `auth`
@@ -242,8 +250,9 @@ pub enum PolicyName {
 
 impl PolicyName {
     /// Every policy in the order of the stages that run them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Access,
+        Self::RateLimit,
         Self::Cors,
         Self::Auth,
         Self::Validate,
@@ -266,6 +275,7 @@ impl PolicyName {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Access => "access",
+            Self::RateLimit => "rate_limit",
             Self::Cors => "cors",
             Self::Auth => "auth",
             Self::Validate => "validate",

@@ -1,4 +1,4 @@
-//! Who may come in, and who is answered at once: the access list, preflights, the declared length of the body; then the
+//! Who may come in, and who is answered at once: the access list, rate limits, preflights, the declared length of the body; then the
 //! policies that answer instead of an upstream.
 //!
 //! The stage can be left and entered again: a policy that needs an answer from outside asks for it, and the stage goes on
@@ -12,7 +12,8 @@ use crate::model::verdict::{Admission as Judged, Decision, PolicyName, Rejection
 use crate::policy::auth::Ruling;
 use crate::policy::cors;
 use crate::policy::hygiene::hop_by_hop::asks_to_upgrade;
-use crate::policy::{Policies, Slot, access, auth, redirect, respond, validate};
+use crate::policy::rate_limit::Turn;
+use crate::policy::{Policies, Slot, access, auth, rate_limit, redirect, respond, validate};
 use crate::snapshot::Route;
 
 /// What becomes of a request that has a route.
@@ -42,10 +43,14 @@ enum Step {
     /// Before anything else: an address that may not come in learns nothing.
     #[default]
     Access,
+    /// The limits that need no name of the caller: a flood of bad credentials is refused before they are looked at.
+    AddressLimits,
     /// A preflight has no credentials (Fetch §3.3.5), so it is answered before they are asked for.
     Cors,
     /// Who it comes from, before anything is said of what the request is like.
     Auth,
+    /// The limits by caller.
+    CallerLimits,
     /// What the head says of the body.
     Length,
     /// What answers instead of an upstream, for those who may come in.
@@ -56,9 +61,11 @@ enum Step {
 impl Step {
     const fn next(self) -> Option<Self> {
         match self {
-            Self::Access => Some(Self::Cors),
+            Self::Access => Some(Self::AddressLimits),
+            Self::AddressLimits => Some(Self::Cors),
             Self::Cors => Some(Self::Auth),
-            Self::Auth => Some(Self::Length),
+            Self::Auth => Some(Self::CallerLimits),
+            Self::CallerLimits => Some(Self::Length),
             Self::Length => Some(Self::Redirect),
             Self::Redirect => Some(Self::Respond),
             Self::Respond => None,
@@ -78,7 +85,7 @@ pub fn admit(route: &Route, exchange: &mut Exchange, now: Now) -> Admission {
     loop {
         let step = exchange.admission.step;
         let reply = exchange.admission.reply.take();
-        if let Some(end) = ask(step, &route.policies, exchange, reply, now) {
+        if let Some(end) = ask(step, route, exchange, reply, now) {
             return end;
         }
         match step.next() {
@@ -89,9 +96,10 @@ pub fn admit(route: &Route, exchange: &mut Exchange, now: Now) -> Admission {
 }
 
 /// Asks the policy of one step; `None` when the request goes on to the next.
-fn ask(step: Step, policies: &Policies, exchange: &mut Exchange, reply: Option<Reply>, now: Now) -> Option<Admission> {
+fn ask(step: Step, route: &Route, exchange: &mut Exchange, reply: Option<Reply>, now: Now) -> Option<Admission> {
     let Policies {
         access,
+        rate_limit,
         cors,
         auth,
         validate,
@@ -104,15 +112,31 @@ fn ask(step: Step, policies: &Policies, exchange: &mut Exchange, reply: Option<R
         retry: _,
         hedge: _,
         fallback: _,
-    } = policies;
+    } = &route.policies;
     match step {
         Step::Access => address(access.as_ref()?, exchange),
+        Step::AddressLimits => fit(rate_limit.as_ref()?, Turn::BeforeAuthentication, route, exchange, now),
+        Step::CallerLimits => fit(rate_limit.as_ref()?, Turn::AfterAuthentication, route, exchange, now),
         Step::Cors => origin(cors.as_ref()?, exchange),
         Step::Auth => caller(auth.as_ref()?, exchange, reply, now),
         Step::Length => length(validate.as_ref()?, exchange),
         Step::Redirect => redirected(redirect.as_ref()?, exchange),
         Step::Respond => Some(responded(respond.as_ref()?, exchange)),
     }
+}
+
+fn fit(
+    rate_limit: &Slot<rate_limit::RateLimit>,
+    turn: Turn,
+    route: &Route,
+    exchange: &mut Exchange,
+    now: Now,
+) -> Option<Admission> {
+    let mut charged = std::mem::take(&mut exchange.charged);
+    let judged = rate_limit.policy.decide(turn, &exchange.view_on(&route.name), &mut charged, now.monotonic);
+    exchange.charged = charged;
+    exchange.decisions.extend(judged.decisions);
+    judged.rejection.map(Admission::Refuse)
 }
 
 fn address(access: &Slot<access::Access>, exchange: &mut Exchange) -> Option<Admission> {

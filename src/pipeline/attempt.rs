@@ -95,6 +95,7 @@ pub fn plan<'s>(
     let upgrade = body_done && upgrades(exchange);
     let Policies {
         access: _,
+        rate_limit: _,
         cors: _,
         auth,
         validate: _,
@@ -150,7 +151,7 @@ pub fn plan<'s>(
     Ok(Plan {
         upstream_index,
         upstream,
-        hash: upstream.upstream.hash(&exchange.view()),
+        hash: upstream.upstream.hash(&exchange.view_on(&route.name)),
         timeouts,
         deadline,
         stream_deadline,

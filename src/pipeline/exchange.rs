@@ -22,6 +22,7 @@ use crate::policy::cors::Grant;
 use crate::policy::headers::Values;
 pub use crate::policy::hygiene::forwarding::Peer;
 use crate::policy::hygiene::trace_context;
+use crate::policy::rate_limit::Charged;
 use crate::policy::validate::BodyLimit;
 use crate::routing::path::Evasion;
 
@@ -80,6 +81,8 @@ pub struct Exchange {
     pub(super) admission: Progress,
     /// What the response tells the page that asked, when the route has `cors`.
     pub cors: Option<Grant>,
+    /// What its limits have charged.
+    pub charged: Charged,
     /// How long the request's body may be.
     pub body_limit: Option<BodyLimit>,
     /// What policies decided.
@@ -193,6 +196,13 @@ impl Exchange {
             client: self.client,
             peer: self.peer,
             principal: self.principal.as_deref(),
+            route: None,
         }
+    }
+
+    /// What the decisions of `route` see.
+    #[must_use]
+    pub fn view_on<'a>(&'a self, route: &'a RouteName) -> RequestView<'a> {
+        RequestView { route: Some(route.as_str()), ..self.view() }
     }
 }

@@ -20,6 +20,7 @@ use crate::model::request::Scheme;
 use crate::model::verdict::{Code, Rejection};
 use crate::policy::auth::Answers;
 use crate::policy::hygiene::{client_address, request_id};
+use crate::policy::rate_limit::Charged;
 use crate::routing::{authority, path};
 use crate::snapshot::Snapshot;
 
@@ -86,6 +87,7 @@ pub fn receive(
         identity_fields: None,
         admission: Progress::default(),
         cors: None,
+        charged: Charged::default(),
         body_limit: None,
         decisions: SmallVec::new(),
         rejection: None,

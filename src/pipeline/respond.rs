@@ -4,6 +4,7 @@ use http::{HeaderValue, Version};
 
 use super::exchange::Exchange;
 use super::fail::{PROXY_STATUS, X_REQUEST_ID, proxy_status};
+use crate::model::clock::Instant;
 use crate::model::response::{BodyLength, ResponseHead};
 use crate::model::verdict::{Code, Decision, PolicyName, Rejection, Verdict};
 use crate::policy::Policies;
@@ -14,6 +15,7 @@ use crate::policy::fallback::PORTCULLIS_FALLBACK;
 use crate::policy::hygiene::forwarding;
 pub use crate::policy::hygiene::hop_by_hop::Upgrading;
 use crate::policy::hygiene::hop_by_hop::strip_response;
+use crate::policy::rate_limit::RateLimit;
 use crate::snapshot::Route;
 
 /// Prepares an interim head for the client.
@@ -28,9 +30,11 @@ pub fn finish(
     head: &mut ResponseHead,
     length: BodyLength,
     upgrading: Upgrading,
+    now: Instant,
 ) -> Result<Option<Encoder>, Rejection> {
     let Policies {
         access: _,
+        rate_limit,
         cors,
         auth: _,
         validate: _,
@@ -44,11 +48,15 @@ pub fn finish(
         hedge: _,
         fallback: _,
     } = &route.policies;
+    if let Some(limits) = rate_limit {
+        limits.policy.settle(&mut exchange.charged, &head.headers, now);
+    }
     strip_response(&mut head.headers, upgrading);
     forwarding::via(&mut head.headers, Version::HTTP_11);
     head.headers.insert(X_REQUEST_ID, exchange.request_id.clone());
     tell_fallback(exchange, head);
     edit(route, exchange, head);
+    tell(rate_limit.as_ref(), exchange, head);
     grant(cors.as_ref(), exchange, head);
     let Some(compress) = compress.as_ref().filter(|_| upgrading == Upgrading::No) else { return Ok(None) };
     let known = match length {
@@ -80,6 +88,7 @@ fn tell_fallback(exchange: &Exchange, head: &mut ResponseHead) {
 fn edit(route: &Route, exchange: &Exchange, head: &mut ResponseHead) {
     let Policies {
         access: _,
+        rate_limit: _,
         cors: _,
         auth: _,
         validate: _,
@@ -99,12 +108,13 @@ fn edit(route: &Route, exchange: &Exchange, head: &mut ResponseHead) {
     headers.policy.edit_response(&values, &exchange.headers, &mut head.headers);
 }
 
-/// Prepares a refusal. A page that may read the upstream's responses may read these as well.
+/// Prepares a refusal, or what a policy answered. A page that may read the upstream's responses may read these as well.
 pub fn own(route: Option<&Route>, exchange: &Exchange, head: &mut ResponseHead) {
     head.headers.insert(X_REQUEST_ID, exchange.request_id.clone());
     let Some(route) = route else { return };
     let Policies {
         access: _,
+        rate_limit,
         cors,
         auth: _,
         validate: _,
@@ -118,7 +128,14 @@ pub fn own(route: Option<&Route>, exchange: &Exchange, head: &mut ResponseHead) 
         hedge: _,
         fallback: _,
     } = &route.policies;
+    tell(rate_limit.as_ref(), exchange, head);
     grant(cors.as_ref(), exchange, head);
+}
+
+fn tell(limits: Option<&Slot<RateLimit>>, exchange: &Exchange, head: &mut ResponseHead) {
+    if let Some(limits) = limits {
+        limits.policy.tell(&exchange.charged, &mut head.headers);
+    }
 }
 
 fn grant(cors: Option<&Slot<Cors>>, exchange: &Exchange, head: &mut ResponseHead) {

@@ -52,6 +52,7 @@ fn preflight(snapshot: &Snapshot, request: &RequestView<'_>) -> Option<Match> {
     let Found::Match(found) = snapshot.router.find(&RequestView { method: &method, ..*request }) else { return None };
     let Policies {
         access: _,
+        rate_limit: _,
         cors,
         auth: _,
         validate: _,

@@ -3,6 +3,7 @@
 //! | stage | slot | decides |
 //! |---|---|---|
 //! | admit | [`access`] | whether this client address may use the route |
+//! | admit | [`rate_limit`] | whether there have been too many such requests |
 //! | admit | [`cors`] | whether the request is a preflight, and what its origin may read |
 //! | admit | [`auth`] | who calls, and whether they may; later, what the upstream is told of them |
 //! | admit | [`validate`] | whether the body is too long, by its declared length and then while it streams |
@@ -31,6 +32,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::diagnostic::{Diagnostic, Diagnostics};
+use crate::model::ids::RouteName;
 use crate::model::names::Names;
 use crate::model::source::{Origin, SourceSpan, Sources, Spanned};
 use crate::model::toggle::{OrOff, Toggle};
@@ -44,6 +46,7 @@ pub mod fallback;
 pub mod headers;
 pub mod hedge;
 pub mod hygiene;
+pub mod rate_limit;
 pub mod redirect;
 pub mod respond;
 pub mod retry;
@@ -60,6 +63,9 @@ pub struct RoutePolicies {
     /// Which client addresses may use the route. Default: every one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<Spanned<OrOff<access::Config>>>,
+    /// How many requests get through. Default: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<Spanned<OrOff<rate_limit::Config>>>,
     /// Which other origins' pages may read the responses. Default: the upstream's own CORS fields stand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Spanned<OrOff<cors::Config>>>,
@@ -106,6 +112,7 @@ impl RoutePolicies {
         for over in profiles.into_iter().chain([route]) {
             let Self {
                 access,
+                rate_limit,
                 cors,
                 auth,
                 validate,
@@ -121,6 +128,7 @@ impl RoutePolicies {
             } = over.clone();
             layered = Self {
                 access: access.or(layered.access),
+                rate_limit: rate_limit.or(layered.rate_limit),
                 cors: cors.or(layered.cors),
                 auth: auth.or(layered.auth),
                 validate: validate.or(layered.validate),
@@ -153,6 +161,8 @@ pub struct Slot<T> {
 pub struct Policies {
     /// [`access`]
     pub access: Option<Slot<access::Access>>,
+    /// [`rate_limit`]
+    pub rate_limit: Option<Slot<rate_limit::RateLimit>>,
     /// [`cors`]
     pub cors: Option<Slot<cors::Cors>>,
     /// [`auth`]
@@ -179,17 +189,31 @@ pub struct Policies {
     pub fallback: Option<Slot<fallback::Fallback>>,
 }
 
+/// What the policies of a route are compiled with, beside their settings.
+pub struct Surroundings<'a, 'l, 'c> {
+    /// The route's name.
+    pub route: &'a RouteName,
+    /// What it may name.
+    pub names: &'a dyn Names,
+    /// The texts that the settings were read from.
+    pub sources: &'a Sources,
+    /// The rate limits of the whole snapshot.
+    pub limits: &'a mut rate_limit::LedgerBuilder<'l>,
+    /// What `auth` needs to know of consumers, keys and services.
+    pub identity: &'a mut auth::Context<'c>,
+}
+
 impl Policies {
     /// Compiles what [`RoutePolicies::layer`] came to. All policies are compiled, so that all mistakes are reported.
     pub fn compile(
         config: &RoutePolicies,
-        names: &dyn Names,
-        context: &mut auth::Context<'_>,
-        sources: &Sources,
+        around: Surroundings<'_, '_, '_>,
         diagnostics: &mut Diagnostics,
     ) -> Option<Self> {
+        let Surroundings { route, names, sources, limits, identity } = around;
         let RoutePolicies {
             access,
+            rate_limit,
             cors,
             auth,
             validate,
@@ -207,8 +231,10 @@ impl Policies {
         refuse_two_answers(redirect.as_ref(), respond.as_ref(), diagnostics);
         let mut compiler = Compiler { sources, diagnostics };
         let access = compiler.slot(access.as_ref(), access::compile);
+        let rate_limit =
+            compiler.slot(rate_limit.as_ref(), |config, diagnostics| limits.compile(config, route, diagnostics));
         let cors = compiler.slot(cors.as_ref(), |config, diagnostics| cors::compile(config, diagnostics));
-        let auth = compiler.slot(auth.as_ref(), |config, diagnostics| auth::compile(config, context, diagnostics));
+        let auth = compiler.slot(auth.as_ref(), |config, diagnostics| auth::compile(config, identity, diagnostics));
         let validate = match validate {
             Some(written) => compiler.slot(Some(written), |config, diagnostics| validate::compile(config, diagnostics)),
             None => compiler.built_in(validate::compile),
@@ -239,6 +265,7 @@ impl Policies {
             compiler.slot(fallback.as_ref(), |config, diagnostics| fallback::compile(config, names, diagnostics));
         let policies = Self {
             access,
+            rate_limit,
             cors,
             auth,
             validate,
@@ -281,6 +308,7 @@ impl Policies {
     pub fn origins(&self) -> impl Iterator<Item = (PolicyName, &Origin)> {
         let Self {
             access,
+            rate_limit,
             cors,
             auth,
             validate,
@@ -296,6 +324,7 @@ impl Policies {
         } = self;
         [
             (PolicyName::Access, access.as_ref().map(|slot| &slot.origin)),
+            (PolicyName::RateLimit, rate_limit.as_ref().map(|slot| &slot.origin)),
             (PolicyName::Cors, cors.as_ref().map(|slot| &slot.origin)),
             (PolicyName::Auth, auth.as_ref().map(|slot| &slot.origin)),
             (PolicyName::Validate, validate.as_ref().map(|slot| &slot.origin)),

@@ -44,21 +44,31 @@ fn body_limit(bytes: u64, line: u32) -> RoutePolicies {
     RoutePolicies { validate: set(config, line), ..RoutePolicies::default() }
 }
 
-/// A configuration without consumers, files and upstreams.
-fn with_context<T>(compile: impl FnOnce(&mut auth::Context<'_>) -> T) -> T {
-    compile(&mut auth::Context {
+fn compile(config: &RoutePolicies, diagnostics: &mut Diagnostics) -> Option<Policies> {
+    let (named, stores) = Default::default();
+    let mut limits = rate_limit::LedgerBuilder::new((&named, &stores), None, 0, |_, _| None, diagnostics);
+    let mut rings = auth::Rings::default();
+    // A configuration without consumers, files and upstreams.
+    let mut identity = auth::Context {
         consumers: None,
         has_consumers: false,
         file: &|_| Err("no files here".to_owned()),
         upstream: &|_| None,
         asks_for_certificates: false,
-        rings: &mut auth::Rings::default(),
-    })
+        rings: &mut rings,
+    };
+    let around = Surroundings {
+        route: &"r".into(),
+        names: &Nothing,
+        sources: &sources(),
+        limits: &mut limits,
+        identity: &mut identity,
+    };
+    Policies::compile(config, around, diagnostics)
 }
 
 fn compiled(config: &RoutePolicies) -> Policies {
-    with_context(|context| Policies::compile(config, &Nothing, context, &sources(), &mut Diagnostics::default()))
-        .expect("valid settings")
+    compile(config, &mut Diagnostics::default()).expect("valid settings")
 }
 
 #[track_caller]
@@ -141,9 +151,7 @@ fn the_mistakes_of_all_policies_are_reported_at_once() {
         headers: set(headers::Config::default(), 6),
         ..RoutePolicies::default()
     };
-    assert!(
-        with_context(|context| Policies::compile(&config, &Nothing, context, &sources(), &mut diagnostics)).is_none()
-    );
+    assert!(compile(&config, &mut diagnostics).is_none());
     let codes: Vec<&str> = diagnostics.as_slice().iter().map(|found| found.code).collect();
     assert_eq!(codes, ["conflict", "missing_key", "empty_list", "missing_key", "missing_key", "missing_key"]);
 }

@@ -21,7 +21,8 @@ use crate::model::names::Names;
 use crate::model::prefixes::PrefixSet;
 use crate::model::source::{SourceSpan, Sources, Spanned};
 use crate::policy::auth::{self, Consumers, ConsumersDocument, KeyRing, Rings};
-use crate::policy::{Policies, RoutePolicies, fallback};
+use crate::policy::rate_limit::LedgerBuilder;
+use crate::policy::{Policies, RoutePolicies, Surroundings, fallback};
 use crate::routing::Router;
 use crate::upstream::{self, ClientCertificate, DEMO, Split, Upstream};
 
@@ -39,6 +40,8 @@ pub struct Input<'a> {
     pub previous: Option<&'a Snapshot>,
     /// The authorities of the system.
     pub roots: &'a Arc<RootCertStore>,
+    /// Random bits for the hashes of keys that clients choose.
+    pub seed: u128,
     /// Where the demo app listens; `None` in `check` and `explain`.
     pub demo: Option<SocketAddr>,
     /// The time, for the validity of certificates.
@@ -65,6 +68,7 @@ pub fn paths(document: &Document) -> Vec<&Spanned<String>> {
     let sets = document.profile.values().map(|profile| &profile.value);
     let sets = sets.chain([&document.defaults]).chain(document.route.iter().map(|route| &route.second));
     paths.extend(sets.filter_map(auth_of).flat_map(auth::Config::files));
+    paths.extend(document.rate_limit_store.values().filter_map(|store| store.ca.as_ref()));
     paths
 }
 
@@ -96,7 +100,16 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
             .any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())),
         rings: &mut rings,
     };
-    let routes = routes(input, &layered, &index, &mut context, diagnostics);
+    let before = input.previous.map(|previous| &previous.limits);
+    let mut limits = LedgerBuilder::new(
+        (&document.rate_limit, &document.rate_limit_store),
+        before,
+        input.seed,
+        |path, diagnostics| input.assets.require(path, diagnostics).cloned(),
+        diagnostics,
+    );
+    let routes = routes(input, &layered, &index, (&mut limits, &mut context), diagnostics);
+    let limits = limits.finish(diagnostics);
     let names: Vec<RouteName> = document.route.iter().enumerate().map(|(at, route)| name_of(at, route)).collect();
     let matches = document.route.iter().zip(&names).enumerate();
     let matches = matches.map(|(at, (written, name))| (at, name, &written.first.r#match));
@@ -113,6 +126,7 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
         upstreams,
         consumers,
         key_rings: rings.into_current(),
+        limits,
         trusted_proxies,
     })
 }
@@ -366,7 +380,7 @@ fn routes(
     input: &Input<'_>,
     layered: &[RoutePolicies],
     index: &HashMap<String, usize>,
-    context: &mut auth::Context<'_>,
+    (limits, context): (&mut LedgerBuilder<'_>, &mut auth::Context<'_>),
     diagnostics: &mut Diagnostics,
 ) -> Vec<Route> {
     let document = input.document;
@@ -388,7 +402,14 @@ fn routes(
                     .help("give one of them another name"),
             );
         }
-        let policies = Policies::compile(policies, &known, context, input.sources, diagnostics);
+        let around = Surroundings {
+            route: &name,
+            names: &known,
+            sources: input.sources,
+            limits: &mut *limits,
+            identity: &mut *context,
+        };
+        let policies = Policies::compile(policies, around, diagnostics);
         let upstream = target(route, index, diagnostics);
         if let Some(policies) = policies {
             check_target(route, &policies, diagnostics);

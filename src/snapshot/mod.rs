@@ -1,7 +1,7 @@
 //! The compiled configuration: what the operator wrote, resolved into immutable values that a request can pin.
 //!
-//! `compile` makes it from the document, purely and with all mistakes at once; state that outlives a reload (endpoints,
-//! TLS tickets) is handed over from the previous snapshot where its owner and settings are equal.
+//! `compile` makes it from the document, purely and with all mistakes at once; state that outlives a reload (endpoints, TLS
+//! tickets, rate limits) is handed over from the previous snapshot where its owner and settings are equal.
 
 mod compile;
 pub mod tls;
@@ -18,6 +18,7 @@ use crate::model::prefixes::PrefixSet;
 use crate::model::source::Origin;
 use crate::policy::Policies;
 use crate::policy::auth::{Consumers, KeyRing};
+use crate::policy::rate_limit::Ledger;
 use crate::routing::Router;
 use crate::upstream::{Split, Upstream};
 
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub consumers: Option<Arc<Consumers>>,
     /// The keys of issuers that routes believe.
     pub key_rings: Vec<Arc<KeyRing>>,
+    /// The buckets of its rate limits.
+    pub limits: Ledger,
     /// Whose forwarding fields are believed.
     pub trusted_proxies: PrefixSet,
 }

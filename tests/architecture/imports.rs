@@ -101,6 +101,7 @@ const FOREIGN: &[(&str, &[&str], &str)] = &[
     ("tokio", SHELL, "decisions are synchronous"),
     ("hickory_resolver", SHELL, "decisions look up no name"),
     ("notify", SHELL, "decisions know no file"),
+    ("redis", &["control"], "decisions know no store; the control plane speaks to it beside the requests"),
     ("axum", &["demo", "control"], "only the admin API and the demo app are served by axum"),
     ("prometheus", &["telemetry"], "metrics are telemetry's; the others hand it values"),
     ("clap", &["cli", "main"], "only the command line parses arguments"),

@@ -33,6 +33,8 @@ mod metrics;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]
+mod rate_limits;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod requests;
@@ -44,6 +46,8 @@ mod fallbacks;
 mod guards;
 #[cfg(test)]
 mod routing;
+#[cfg(test)]
+mod shared_limits;
 #[cfg(test)]
 mod slow_clients;
 #[cfg(test)]

@@ -166,6 +166,7 @@ fn with_request<T>(lines: &[(&str, &str)], query: Option<&str>, judge: impl FnOn
         client: [192, 0, 2, 1].into(),
         peer: ([192, 0, 2, 1], 5000).into(),
         principal: None,
+        route: None,
     })
 }
 

@@ -52,6 +52,7 @@ fn decide(config: &Config, method: &Method, headers: &HeaderMap) -> (Cors, Decis
         client: std::net::IpAddr::from([192, 0, 2, 1]),
         peer: std::net::SocketAddr::from(([192, 0, 2, 1], 5000)),
         principal: None,
+        route: None,
     };
     let (decision, ruling) = cors.decide(&request);
     (cors, decision, ruling)

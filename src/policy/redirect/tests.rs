@@ -32,6 +32,7 @@ fn view<'a>(url: &'a str, headers: &'a HeaderMap) -> RequestView<'a> {
         client: std::net::IpAddr::from([192, 0, 2, 1]),
         peer: std::net::SocketAddr::from(([192, 0, 2, 1], 5000)),
         principal: None,
+        route: None,
     }
 }
 

@@ -65,6 +65,7 @@ impl Request {
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
             principal: None,
+            route: None,
         }
     }
 }

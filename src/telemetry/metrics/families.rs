@@ -87,6 +87,14 @@ families! {
         "Connections and streams that ended without becoming a request.";
     DECISIONS: Counter "portcullis_policy_decisions_total" ["route", "policy", "verdict"]
         "Decisions of policies.";
+    LIMIT_KEYS: Gauge "portcullis_rate_limit_keys" ["limit"]
+        "Keys of a rate limit that have a bucket now.";
+    LIMIT_SHARED: Counter "portcullis_rate_limit_shared_bucket_total" ["limit", "reason"]
+        "Requests that counted in a bucket shared by many: without the key (no_key), or for want of room (no_room).";
+    LIMIT_STORE_ERRORS: Counter "portcullis_rate_limit_store_errors_total" ["store"]
+        "Failed exchanges with the store of shared rate limits, attempts to reach it again included.";
+    LIMIT_STORE_UP: Gauge "portcullis_rate_limit_store_up" ["store"]
+        "Whether the store of shared rate limits answers (1) or its on_error holds (0).";
     REJECTIONS: Counter "portcullis_rejections_total" ["code"]
         "Responses that the gateway itself made to refuse a request, by the code in their problem type.";
     REQUEST_BODY: Counter "portcullis_request_body_bytes_total" ["route"]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use prometheus::Registry;
 
-use crate::model::ids::{ListenerName, RouteName, UpstreamName};
+use crate::model::ids::{LimitName, ListenerName, RouteName, UpstreamName};
 use crate::model::verdict::Code;
 
 mod cells;
@@ -24,7 +24,10 @@ mod series;
 pub use cells::{Counter, Durations, Gauge};
 pub use families::{FamilyDoc, Kind, families};
 pub use labels::{Handshake, KeyRefresh, MethodLabel, NonRequest, Refused, Reload, Resolution};
-pub use series::{ActiveConnection, Finished, GuardSource, ListenerMetrics, RouteMetrics, UpstreamMetrics};
+pub use series::{
+    ActiveConnection, Finished, GuardSource, LimitMetrics, LimitStoreMetrics, ListenerMetrics, RouteMetrics,
+    UpstreamMetrics,
+};
 
 use cells::Counters;
 use exposition::Samples;
@@ -57,6 +60,10 @@ pub struct Exposed {
     pub listeners: Vec<Arc<ListenerMetrics>>,
     /// Where the states of breakers and limits are read, for each upstream.
     pub guards: Vec<GuardSource>,
+    /// One for each rate limit.
+    pub limits: Vec<Arc<LimitMetrics>>,
+    /// One for each store of rate limits.
+    pub limit_stores: Vec<Arc<LimitStoreMetrics>>,
 }
 
 impl Metrics {
@@ -97,6 +104,20 @@ impl Metrics {
         resolve(names, &exposed.listeners, ListenerMetrics::name, ListenerMetrics::new)
     }
 
+    /// The handles of rate limits: those that are exposed under these names, new ones for the others.
+    #[must_use]
+    pub fn for_limits(&self, names: &[LimitName]) -> Vec<Arc<LimitMetrics>> {
+        let exposed = self.cells.exposed.read();
+        resolve(names, &exposed.limits, LimitMetrics::name, LimitMetrics::new)
+    }
+
+    /// The handles of stores of rate limits: those that are exposed under these names, new ones for the others.
+    #[must_use]
+    pub fn for_limit_stores(&self, names: &[Arc<str>]) -> Vec<Arc<LimitStoreMetrics>> {
+        let exposed = self.cells.exposed.read();
+        resolve(names, &exposed.limit_stores, LimitStoreMetrics::name, LimitStoreMetrics::new)
+    }
+
     /// The handle of one listener: the exposed one, or one that nobody sees when it is not configured any more.
     #[must_use]
     pub fn listener(&self, name: &ListenerName) -> Arc<ListenerMetrics> {
@@ -121,6 +142,8 @@ impl Metrics {
         dedup_by_name(&mut live.listeners, ListenerMetrics::name);
         live.guards.sort_by(|a, b| a.upstream().cmp(b.upstream()));
         live.guards.dedup_by(|a, b| a.upstream() == b.upstream());
+        dedup_by_name(&mut live.limits, LimitMetrics::name);
+        dedup_by_name(&mut live.limit_stores, LimitStoreMetrics::name);
         *self.cells.exposed.write() = live;
     }
 
@@ -205,6 +228,8 @@ impl Cells {
         exposed.upstreams.iter().for_each(|upstream| upstream.read(out));
         exposed.listeners.iter().for_each(|listener| listener.read(out));
         exposed.guards.iter().for_each(|source| source.read(out));
+        exposed.limits.iter().for_each(|limit| limit.read(out));
+        exposed.limit_stores.iter().for_each(|store| store.read(out));
         for (code, value) in Code::ALL.iter().zip(self.rejections.values()) {
             out.counter(&families::REJECTIONS, &[code.as_str()], value);
         }

@@ -16,7 +16,7 @@ use super::exposition::Samples;
 use super::families;
 use super::labels::{CODES, Handshake, MethodLabel, NonRequest, Refused, code_label, outcome_label};
 use crate::model::guard::{GuardReading, Phase, Shed};
-use crate::model::ids::{ListenerName, RouteName, UpstreamName};
+use crate::model::ids::{LimitName, ListenerName, RouteName, UpstreamName};
 use crate::model::outcome::{Outcome, StandIn};
 use crate::model::verdict::{PolicyName, Verdict};
 
@@ -352,6 +352,74 @@ impl ListenerMetrics {
         for (result, value) in Handshake::ALL.iter().zip(self.handshakes.values()).filter(|(_, value)| *value > 0) {
             out.counter(&families::HANDSHAKES, &[listener, result.as_str()], value);
         }
+    }
+}
+
+/// What is known of one rate limit. It counts itself, and is read before each exposition.
+#[derive(Debug)]
+pub struct LimitMetrics {
+    name: LimitName,
+    keys: Gauge,
+    no_key: Gauge,
+    no_room: Gauge,
+}
+
+impl LimitMetrics {
+    pub(super) fn new(name: LimitName) -> Self {
+        Self { name, keys: Gauge::default(), no_key: Gauge::default(), no_room: Gauge::default() }
+    }
+
+    /// The limit's name.
+    #[must_use]
+    pub fn name(&self) -> &LimitName {
+        &self.name
+    }
+
+    /// Keys that have a bucket now, and how many requests have counted in a shared one: for want of the key, and for want of
+    /// room.
+    pub fn observe(&self, keys: usize, no_key: u64, no_room: u64) {
+        self.keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+        self.no_key.set(i64::try_from(no_key).unwrap_or(i64::MAX));
+        self.no_room.set(i64::try_from(no_room).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn read(&self, out: &mut Samples) {
+        let limit = self.name.as_str();
+        out.gauge(&families::LIMIT_KEYS, &[limit], self.keys.get());
+        for (reason, count) in [("no_key", &self.no_key), ("no_room", &self.no_room)] {
+            out.counter(&families::LIMIT_SHARED, &[limit, reason], count.get().unsigned_abs());
+        }
+    }
+}
+
+/// What is known of one store of rate limits, read before each exposition.
+#[derive(Debug)]
+pub struct LimitStoreMetrics {
+    name: Arc<str>,
+    up: Gauge,
+    errors: Gauge,
+}
+
+impl LimitStoreMetrics {
+    pub(super) fn new(name: Arc<str>) -> Self {
+        Self { name, up: Gauge::default(), errors: Gauge::default() }
+    }
+
+    /// The store's name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Whether it answers, and how often it has failed.
+    pub fn observe(&self, up: bool, errors: u64) {
+        self.up.set(i64::from(up));
+        self.errors.set(i64::try_from(errors).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn read(&self, out: &mut Samples) {
+        out.gauge(&families::LIMIT_STORE_UP, &[&self.name], self.up.get());
+        out.counter(&families::LIMIT_STORE_ERRORS, &[&self.name], self.errors.get().unsigned_abs());
     }
 }
 

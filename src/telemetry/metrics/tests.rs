@@ -38,6 +38,8 @@ fn with_one_of_each() -> (Arc<Metrics>, Exposed) {
         upstreams: metrics.for_upstreams(&["a".into()]),
         listeners: metrics.for_listeners(&["a".into()]),
         guards: vec![GuardSource::new("a".into(), || GUARDED)],
+        limits: metrics.for_limits(&["a".into()]),
+        limit_stores: metrics.for_limit_stores(&["a".into()]),
     };
     metrics.expose(&live);
     (metrics, live)
@@ -61,6 +63,8 @@ fn counts_what_it_is_told() {
     live.listeners[0].non_request(NonRequest::TlsFailure);
     live.listeners[0].handshake(Handshake::Failed);
     live.listeners[0].refused(Refused::ConnectionLimit);
+    live.limits[0].observe(3, 2, 1);
+    live.limit_stores[0].observe(true, 4);
     metrics.rejected(Code::NoRoute);
     metrics.resolved(Resolution::Resolved);
     metrics.config_applied(3, Duration::from_secs(1_700_000_000));
@@ -90,6 +94,11 @@ fn counts_what_it_is_told() {
         r#"portcullis_non_requests_total{listener="a",reason="tls_failure"} 1"#,
         r#"portcullis_tls_handshakes_total{listener="a",result="failed"} 1"#,
         r#"portcullis_connections_refused_total{listener="a",reason="connection_limit"} 1"#,
+        r#"portcullis_rate_limit_keys{limit="a"} 3"#,
+        r#"portcullis_rate_limit_shared_bucket_total{limit="a",reason="no_key"} 2"#,
+        r#"portcullis_rate_limit_shared_bucket_total{limit="a",reason="no_room"} 1"#,
+        r#"portcullis_rate_limit_store_up{store="a"} 1"#,
+        r#"portcullis_rate_limit_store_errors_total{store="a"} 4"#,
         r#"portcullis_rejections_total{code="no_route"} 1"#,
         r#"portcullis_dns_resolutions_total{result="resolved"} 1"#,
         "portcullis_config_generation 3",

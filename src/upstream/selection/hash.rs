@@ -148,6 +148,7 @@ mod tests {
             client: IpAddr::V4(Ipv4Addr::LOCALHOST),
             peer: SocketAddr::from(([127, 0, 0, 1], 1)),
             principal: None,
+            route: None,
         };
         hash(keys.as_slice(), &request)
     }

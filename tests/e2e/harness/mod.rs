@@ -8,6 +8,7 @@ pub mod h2_client;
 pub mod h2_upstream;
 pub mod message;
 pub mod python;
+pub mod redis;
 pub mod tls;
 pub mod upstream;
 pub mod wire;
