@@ -74,6 +74,11 @@ fn each_state_of_an_upstream_is_explained() {
     check("resilience");
 }
 
+#[test]
+fn violations_are_shown_place_by_place() {
+    check("validation");
+}
+
 #[track_caller]
 fn check_exit(arguments: &[&str], code: i32, talk: &str) {
     let output = portcullis(&[&["explain"], arguments].concat());

@@ -14,6 +14,7 @@ use crate::model::source::Spanned;
 use crate::model::toggle::Toggle;
 use crate::model::units::Period;
 use crate::policy::RoutePolicies;
+use crate::policy::validate::openapi;
 use crate::routing::MatchConfig;
 use crate::telemetry;
 use crate::upstream;
@@ -36,6 +37,8 @@ pub struct Document {
     pub listener: Vec<Spanned<ListenerConfig>>,
     /// Where requests go, by name.
     pub upstream: BTreeMap<String, Spanned<upstream::Config>>,
+    /// Descriptions of APIs, by name; routes judge requests by them (`validate.openapi`).
+    pub openapi: BTreeMap<String, Spanned<openapi::Config>>,
     /// Policies that every route inherits, key by key.
     pub defaults: RoutePolicies,
     /// Named sets of policies for `use`; they lie between the defaults and the route.

@@ -12,6 +12,7 @@ mod forward;
 pub mod head_guard;
 mod head_wire;
 mod hedge;
+mod inspect;
 pub mod pool;
 mod relay;
 mod respond;

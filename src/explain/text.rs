@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter, Write as _};
 use super::report::{
     AttemptShown, Body, Change, Compared, Decided, Ending, Limit, Missed, Report, Request, Response, Route, Upstream,
 };
+use crate::model::violation::Violation;
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -35,6 +36,14 @@ impl Display for Report {
         if let Some(refusal) = &self.refusal {
             let by = refusal.policy.map_or_else(String::new, |policy| format!(" by {policy}"));
             writeln!(f, "\nrefused in {}{by}: {} ({})", refusal.stage.as_str(), refusal.code, refusal.detail)?;
+            for Violation { place, pointer, message } in &refusal.errors {
+                writeln!(
+                    f,
+                    "  {:<6} {:<24} {message}",
+                    place.as_str(),
+                    if pointer.is_empty() { "-" } else { pointer }
+                )?;
+            }
         }
         response(f, &self.response)?;
         for note in &self.notes {

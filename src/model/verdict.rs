@@ -6,11 +6,15 @@ use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use serde::Serialize;
 
+use super::violation::Violation;
+
 /// Why the gateway itself answered. The name is stable: it is the last part of the problem's `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
     /// Malformed request or refused path.
     BadRequest,
+    /// The request is not what `validate` asks for; the problem lists each violation.
+    InvalidRequest,
     /// Access list.
     Forbidden,
     /// No route for this host and path.
@@ -21,6 +25,8 @@ pub enum Code {
     RequestTimeout,
     /// Body over the limit.
     BodyTooLarge,
+    /// A media type, character set or content coding that the route does not take.
+    UnsupportedMediaType,
     /// Request target longer than the head limit allows.
     HeadersTooLarge,
     /// A feature of HTTP that is not offered here, such as CONNECT.
@@ -50,13 +56,15 @@ pub enum Code {
 
 impl Code {
     /// Every code, for the reference and for metrics that start at zero.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::BadRequest,
+        Self::InvalidRequest,
         Self::Forbidden,
         Self::NoRoute,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
         Self::HeadersTooLarge,
         Self::NotImplemented,
         Self::ExpectationFailed,
@@ -104,6 +112,9 @@ impl Code {
     const fn row(self) -> (&'static str, StatusCode, &'static str, &'static str) {
         match self {
             Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST, "Malformed request", "http_request_error"),
+            Self::InvalidRequest => {
+                ("invalid_request", StatusCode::BAD_REQUEST, "Invalid request", "http_request_error")
+            }
             Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "Not allowed", "http_request_denied"),
             Self::NoRoute => ("no_route", StatusCode::NOT_FOUND, "No route", "destination_not_found"),
             Self::MethodNotAllowed => {
@@ -115,6 +126,12 @@ impl Code {
             Self::BodyTooLarge => {
                 ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "Body too large", "http_request_error")
             }
+            Self::UnsupportedMediaType => (
+                "unsupported_media_type",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "Unsupported media type",
+                "http_request_error",
+            ),
             Self::HeadersTooLarge => (
                 "headers_too_large",
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -170,12 +187,14 @@ pub struct Rejection {
     pub detail: Cow<'static, str>,
     /// Fields beyond those that every refusal has: `Allow`, `Retry-After`, …
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What in the request has to be mended, where that can be said place by place.
+    pub errors: Vec<Violation>,
 }
 
 impl Rejection {
     /// A refusal without further fields.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), headers: Vec::new() }
+        Self { code, detail: detail.into(), headers: Vec::new(), errors: Vec::new() }
     }
 
     /// Adds a field to the answer.
@@ -280,11 +299,14 @@ pub enum Verdict {
     Answer,
     /// The policy changed the request or the response.
     Apply,
+    /// It could not be judged (too long, coded), and went on.
+    Unjudged,
 }
 
 impl Verdict {
     /// Every verdict.
-    pub const ALL: [Self; 5] = [Self::Allow, Self::Reject, Self::WouldReject, Self::Answer, Self::Apply];
+    pub const ALL: [Self; 6] =
+        [Self::Allow, Self::Reject, Self::WouldReject, Self::Answer, Self::Apply, Self::Unjudged];
 
     /// The label in metrics and logs.
     #[must_use]
@@ -295,6 +317,7 @@ impl Verdict {
             Self::WouldReject => "would_reject",
             Self::Answer => "answer",
             Self::Apply => "apply",
+            Self::Unjudged => "unjudged",
         }
     }
 }
@@ -324,6 +347,13 @@ impl Admission {
     #[must_use]
     pub const fn allow(policy: PolicyName, reason: &'static str) -> Self {
         let decision = Decision { policy, verdict: Verdict::Allow, reason: Cow::Borrowed(reason) };
+        Self { decision, rejection: None }
+    }
+
+    /// The request, or its response, goes on without having been judged. Does not allocate.
+    #[must_use]
+    pub const fn unjudged(policy: PolicyName, reason: &'static str) -> Self {
+        let decision = Decision { policy, verdict: Verdict::Unjudged, reason: Cow::Borrowed(reason) };
         Self { decision, rejection: None }
     }
 

@@ -1,11 +1,12 @@
-//! Who may come in, and who is answered at once: the access list, preflights, the declared length of the body; then the
-//! policies that answer instead of an upstream.
+//! Who may come in, and who is answered at once: the access list, preflights, the declared length of the body and what
+//! else the head tells; then the policies that answer instead of an upstream.
 
 use super::exchange::Exchange;
 use crate::model::answer::Answer;
 use crate::model::verdict::{Admission as Judged, Decision, PolicyName, Rejection, Verdict};
 use crate::policy::cors::Ruling;
 use crate::policy::hygiene::hop_by_hop::asks_to_upgrade;
+use crate::policy::validate::HeadJudgement;
 use crate::policy::{Policies, Slot, access, cors, redirect, respond, validate};
 use crate::snapshot::Route;
 
@@ -67,6 +68,12 @@ fn judge(
         if let Some(limit) = exchange.body_limit
             && let Some(rejection) = note(exchange, limit.judge_declared(exchange.declared_length()))
         {
+            return Admission::Refuse(rejection);
+        }
+        let target = exchange.uri.path_and_query().map_or(0, |target| target.as_str().len());
+        let HeadJudgement { admission, task, operation } = validate.policy.judge_head(&exchange.view(), target);
+        (exchange.body_task, exchange.operation) = (task, operation);
+        if let Some(rejection) = admission.and_then(|admission| note(exchange, admission)) {
             return Admission::Refuse(rejection);
         }
     }

@@ -78,6 +78,8 @@ pub fn receive(
         matched_prefix: 0,
         cors: None,
         body_limit: None,
+        body_task: None,
+        operation: None,
         decisions: SmallVec::new(),
         rejection: None,
         attempts: SmallVec::new(),

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | admit | [`access`] | whether this client address may use the route |
 //! | admit | [`cors`] | whether the request is a preflight, and what its origin may read |
-//! | admit | [`validate`] | whether the body is too long, by its declared length and then while it streams |
+//! | admit | [`validate`] | whether head and body are as the route asks for: lengths, types, schemas, the description of the API |
 //! | answer | [`redirect`] | whether the client is sent elsewhere |
 //! | answer | [`respond`] | the fixed response |
 //! | attempt | [`rewrite`] | the path and host that the upstream sees |
@@ -61,7 +61,7 @@ pub struct RoutePolicies {
     /// Which other origins' pages may read the responses. Default: the upstream's own CORS fields stand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Spanned<OrOff<cors::Config>>>,
-    /// What a request must be like. Default: a body of at most 10 MiB; `false` lifts the limit.
+    /// What a request must be like: limits, content types, schemas, a description of the API. Default: a body of at most 10 MiB; `false` lifts the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validate: Option<Spanned<OrOff<validate::Config>>>,
     /// Sends the client elsewhere. Default: no redirect.
@@ -175,6 +175,7 @@ impl Policies {
     pub fn compile(
         config: &RoutePolicies,
         names: &dyn Names,
+        references: &validate::References<'_>,
         sources: &Sources,
         diagnostics: &mut Diagnostics,
     ) -> Option<Self> {
@@ -198,8 +199,10 @@ impl Policies {
         let access = compiler.slot(access.as_ref(), access::compile);
         let cors = compiler.slot(cors.as_ref(), |config, diagnostics| cors::compile(config, diagnostics));
         let validate = match validate {
-            Some(written) => compiler.slot(Some(written), |config, diagnostics| validate::compile(config, diagnostics)),
-            None => compiler.built_in(validate::compile),
+            Some(written) => {
+                compiler.slot(Some(written), |config, diagnostics| validate::compile(config, references, diagnostics))
+            }
+            None => compiler.built_in(|config, diagnostics| validate::compile(config, references, diagnostics)),
         };
         let redirect = compiler.slot(redirect.as_ref(), redirect::compile);
         let respond = compiler.slot(respond.as_ref(), |config, diagnostics| respond::compile(config, diagnostics));

@@ -2,7 +2,11 @@
 
 use proptest::prelude::*;
 
+use std::collections::BTreeMap;
+
+use super::validate::References;
 use super::*;
+use crate::model::spec::Specs;
 use crate::model::toggle::False;
 use crate::model::units::ByteSize;
 
@@ -45,7 +49,9 @@ fn body_limit(bytes: u64, line: u32) -> RoutePolicies {
 }
 
 fn compiled(config: &RoutePolicies) -> Policies {
-    Policies::compile(config, &Nothing, &sources(), &mut Diagnostics::default()).expect("valid settings")
+    let (specs, none) = (Specs::default(), BTreeMap::new());
+    let references = References::new(&specs, &none);
+    Policies::compile(config, &Nothing, &references, &sources(), &mut Diagnostics::default()).expect("valid settings")
 }
 
 #[track_caller]
@@ -128,7 +134,10 @@ fn the_mistakes_of_all_policies_are_reported_at_once() {
         headers: set(headers::Config::default(), 6),
         ..RoutePolicies::default()
     };
-    assert!(Policies::compile(&config, &Nothing, &sources(), &mut diagnostics).is_none());
+    let (specs, none) = (Specs::default(), BTreeMap::new());
+    assert!(
+        Policies::compile(&config, &Nothing, &References::new(&specs, &none), &sources(), &mut diagnostics).is_none()
+    );
     let codes: Vec<&str> = diagnostics.as_slice().iter().map(|found| found.code).collect();
     assert_eq!(codes, ["conflict", "missing_key", "empty_list", "missing_key", "missing_key", "missing_key"]);
 }

@@ -1,6 +1,6 @@
 //! From the document to a snapshot: everything that settings mean together is checked here, all mistakes at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ use crate::model::listener::{ListenerSpec, Protocol, Protocols};
 use crate::model::names::Names;
 use crate::model::prefixes::PrefixSet;
 use crate::model::source::{SourceSpan, Sources, Spanned};
+use crate::policy::validate::openapi::{self, Description};
+use crate::policy::validate::{self, References};
 use crate::policy::{Policies, RoutePolicies, fallback};
 use crate::routing::Router;
 use crate::upstream::{self, ClientCertificate, DEMO, Split, Upstream};
@@ -62,6 +64,19 @@ pub fn paths(document: &Document) -> Vec<&Spanned<String>> {
     paths
 }
 
+/// The descriptions of APIs and the schemas that a document names; they may refer to further files.
+#[must_use]
+pub fn spec_paths(document: &Document) -> Vec<&Spanned<String>> {
+    let mut paths: Vec<_> = document.openapi.values().map(|config| &config.file).collect();
+    let of_routes = document.route.iter().map(|route| &route.second);
+    let sets = [&document.defaults].into_iter().chain(document.profile.values().map(|profile| &profile.value));
+    for policies in sets.chain(of_routes) {
+        let validate = policies.validate.as_ref().and_then(|written| written.as_set());
+        paths.extend(validate.into_iter().flat_map(validate::Config::files));
+    }
+    paths
+}
+
 /// Compiles a document; `None` when an error was pushed.
 pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snapshot> {
     let errors = diagnostics.errors();
@@ -69,7 +84,9 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
     let trusted_proxies = PrefixSet::compile(&document.trusted_proxies, diagnostics);
     let listeners = listeners(input, diagnostics);
     let (upstreams, index) = upstreams(input, diagnostics);
-    let routes = routes(input, &index, diagnostics);
+    let descriptions = descriptions(input, diagnostics);
+    let references = References::new(&input.assets.specs, &descriptions);
+    let routes = routes(input, &index, &references, diagnostics);
     let names: Vec<RouteName> = document.route.iter().enumerate().map(|(at, route)| name_of(at, route)).collect();
     let matches = document.route.iter().zip(&names).enumerate();
     let matches = matches.map(|(at, (written, name))| (at, name, &written.first.r#match));
@@ -84,8 +101,17 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
         router: found?,
         routes,
         upstreams,
+        descriptions: descriptions.into_iter().filter_map(|(name, compiled)| Some((name, compiled?))).collect(),
         trusted_proxies,
     })
+}
+
+fn descriptions(input: &Input<'_>, diagnostics: &mut Diagnostics) -> BTreeMap<String, Option<Arc<Description>>> {
+    let compile = |(name, config): (&String, &Spanned<openapi::Config>)| {
+        let previous = input.previous.and_then(|previous| previous.descriptions.get(name));
+        (name.clone(), openapi::compile(name, config, &input.assets.specs, previous, diagnostics))
+    };
+    input.document.openapi.iter().map(compile).collect()
 }
 
 fn listeners(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Vec<Listener> {
@@ -323,7 +349,12 @@ const fn upstream_protocols(protocol: upstream::Protocol) -> Protocols {
     }
 }
 
-fn routes(input: &Input<'_>, index: &HashMap<String, usize>, diagnostics: &mut Diagnostics) -> Vec<Route> {
+fn routes(
+    input: &Input<'_>,
+    index: &HashMap<String, usize>,
+    references: &References<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Route> {
     let document = input.document;
     if document.route.is_empty() {
         let missing = Diagnostic::global("missing_key", "no route: every request would be answered 404");
@@ -344,7 +375,7 @@ fn routes(input: &Input<'_>, index: &HashMap<String, usize>, diagnostics: &mut D
             );
         }
         let policies = layered(document, route, diagnostics);
-        let policies = Policies::compile(&policies, &known, input.sources, diagnostics);
+        let policies = Policies::compile(&policies, &known, references, input.sources, diagnostics);
         let upstream = target(route, index, diagnostics);
         if let Some(policies) = policies {
             check_target(route, &policies, diagnostics);
@@ -469,6 +500,21 @@ fn unused(document: &Document, diagnostics: &mut Diagnostics) {
     for (name, config) in &document.upstream {
         if !named.iter().any(|reference| reference.value == *name) {
             let message = format!("upstream {name:?} is used by no route");
+            diagnostics.push(Diagnostic::warning("unused", config.span, message));
+        }
+    }
+    let policies = || {
+        let routes = document.route.iter().map(|route| &route.second);
+        let profiles = document.profile.values().map(|profile| &profile.value);
+        [&document.defaults].into_iter().chain(profiles).chain(routes)
+    };
+    for (name, config) in &document.openapi {
+        let uses = |policies: &RoutePolicies| {
+            let validate = policies.validate.as_ref().and_then(|written| written.as_set());
+            validate.and_then(|validate| validate.openapi.as_ref()).is_some_and(|used| used.value == *name)
+        };
+        if !policies().any(uses) {
+            let message = format!("description {name:?} is used by no route");
             diagnostics.push(Diagnostic::warning("unused", config.span, message));
         }
     }

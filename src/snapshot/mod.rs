@@ -6,17 +6,19 @@
 mod compile;
 pub mod tls;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rustls::ClientConfig;
 
-pub use self::compile::{Assets, Input, address, compile, paths};
+pub use self::compile::{Assets, Input, address, compile, paths, spec_paths};
 use crate::model::ids::RouteName;
 use crate::model::listener::ListenerSpec;
 use crate::model::prefixes::PrefixSet;
 use crate::model::source::Origin;
 use crate::policy::Policies;
+use crate::policy::validate::openapi::Description;
 use crate::routing::Router;
 use crate::upstream::{Split, Upstream};
 
@@ -33,6 +35,8 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// The upstreams, by the index that routes name.
     pub upstreams: Vec<UpstreamEntry>,
+    /// Descriptions of APIs by name: the next snapshot takes over those whose files are equal.
+    pub descriptions: BTreeMap<String, Arc<Description>>,
     /// Whose forwarding fields are believed.
     pub trusted_proxies: PrefixSet,
 }
