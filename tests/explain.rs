@@ -84,6 +84,11 @@ fn rate_limits_show_what_is_left_and_why() {
     check("limits");
 }
 
+#[test]
+fn violations_are_shown_place_by_place() {
+    check("validation");
+}
+
 #[track_caller]
 fn check_exit(arguments: &[&str], code: i32, talk: &str) {
     let output = portcullis(&[&["explain"], arguments].concat());

@@ -1,10 +1,12 @@
 //! `portcullis explain URL`
 
+use std::io::Read;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Context;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde_json::Value as Json;
 
@@ -27,9 +29,12 @@ pub(super) struct Arguments {
     /// Length of the request's body in bytes.
     #[arg(long, value_name = "BYTES")]
     body_length: Option<u64>,
-    /// A file that is the request's body; its length counts.
+    /// A file that is the request's body, at most 64 MiB: its length counts, and what `validate` says of it.
     #[arg(long, value_name = "FILE", conflicts_with = "body_length")]
     body: Option<PathBuf>,
+    /// The request's body itself.
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["body", "body_length"])]
+    body_text: Option<String>,
     /// The address that connects.
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     client: IpAddr,
@@ -96,16 +101,18 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 fn question(arguments: &Arguments) -> anyhow::Result<Question> {
-    let body = match &arguments.body {
-        Some(path) => Some(std::fs::metadata(path).with_context(|| format!("can't read {}", path.display()))?.len()),
-        None => arguments.body_length,
+    let content = match (&arguments.body, &arguments.body_text) {
+        (Some(path), _) => Some(read(path)?),
+        (None, text) => text.clone().map(Bytes::from),
     };
+    let body = content.as_ref().map(|content| content.len() as u64).or(arguments.body_length);
     let by_body = if body.is_some() { Method::POST } else { Method::GET };
     Ok(Question {
         method: arguments.method.clone().unwrap_or(by_body),
         url: arguments.url.clone(),
         headers: map(&arguments.header),
         body,
+        content,
         client: arguments.client,
         tls: arguments.tls,
         now: Now { unix: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?, ..Now::default() },
@@ -117,6 +124,22 @@ fn question(arguments: &Arguments) -> anyhow::Result<Question> {
         repeat: arguments.repeat,
         states: arguments.state.clone(),
     })
+}
+
+fn read(path: &Path) -> anyhow::Result<Bytes> {
+    const MOST: u64 = 64 << 20;
+    let unreadable = || format!("can't read {}", path.display());
+    anyhow::ensure!(
+        std::fs::metadata(path).with_context(unreadable)?.is_file(),
+        "not a regular file: {}",
+        path.display()
+    );
+    let mut content = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MOST + 1).read_to_end(&mut content))
+        .with_context(unreadable)?;
+    anyhow::ensure!(content.len() as u64 <= MOST, "longer than 64 MiB: {}", path.display());
+    Ok(content.into())
 }
 
 fn map(fields: &[(HeaderName, HeaderValue)]) -> HeaderMap {

@@ -8,11 +8,14 @@ use bytes::Bytes;
 
 use crate::model::diagnostic::{Diagnostic, Diagnostics};
 use crate::model::source::Spanned;
+use crate::model::spec::Specs;
 
 /// Contents of files, or why there is none, by the path as written and the source file it was written in.
 #[derive(Debug, Clone, Default)]
 pub struct Assets {
     contents: HashMap<(u32, String), Result<Bytes, String>>,
+    /// API descriptions and schemas, already read into values.
+    pub specs: Specs,
 }
 
 impl Assets {

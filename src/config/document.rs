@@ -13,6 +13,7 @@ use crate::model::shape::Both;
 use crate::model::source::Spanned;
 use crate::model::toggle::Toggle;
 use crate::model::units::Period;
+use crate::policy::validate::openapi;
 use crate::policy::{RoutePolicies, rate_limit};
 use crate::routing::MatchConfig;
 use crate::telemetry;
@@ -43,6 +44,8 @@ pub struct Document {
     pub rate_limit: BTreeMap<String, Spanned<rate_limit::NamedConfig>>,
     /// Where gateways add up what they let through, by name.
     pub rate_limit_store: BTreeMap<String, Spanned<rate_limit::StoreConfig>>,
+    /// Descriptions of APIs, by name; routes judge requests by them (`validate.openapi`).
+    pub openapi: BTreeMap<String, Spanned<openapi::Config>>,
     /// Policies that every route inherits, key by key.
     pub defaults: RoutePolicies,
     /// Named sets of policies for `use`; they lie between the defaults and the route.

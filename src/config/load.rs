@@ -20,9 +20,10 @@ use bytes::Bytes;
 use super::assets::Assets;
 use super::node::{Node, Parsed, Value};
 use super::secrets::Lookups;
-use super::{json, merge, secrets, toml, yaml};
+use super::{json, merge, secrets, spec, toml, yaml};
 use crate::model::diagnostic::{Diagnostic, Diagnostics};
 use crate::model::source::{SourceSpan, Sources, Spanned};
+use crate::model::spec::{SpecFile, Specs};
 
 /// The largest configuration file in bytes.
 pub const MAX_FILE: u64 = 8 << 20;
@@ -30,6 +31,10 @@ pub const MAX_FILE: u64 = 8 << 20;
 pub const MAX_SECRET: u64 = 1 << 20;
 /// The largest certificate, key or body that a document names, in bytes.
 pub const MAX_ASSET: u64 = 4 << 20;
+/// The largest API description or schema in bytes.
+pub const MAX_SPEC: u64 = 16 << 20;
+/// The most files of descriptions and schemas, referred ones included.
+pub const MAX_SPECS: usize = 500;
 /// The most files that a folder may hold.
 pub const MAX_FILES: usize = 1000;
 
@@ -127,6 +132,104 @@ impl Loader {
         }
         assets
     }
+}
+
+impl Loader {
+    /// Reads the API descriptions and schemas that settings name, and the files that those refer to; also where each was
+    /// looked for. Their texts become `sources`, so that what is wrong in them is shown at its place.
+    pub fn specs<'a>(
+        &self,
+        sources: &mut Sources,
+        paths: impl IntoIterator<Item = &'a Spanned<String>>,
+    ) -> (Specs, Vec<PathBuf>) {
+        let mut reader = SpecReader { sources, specs: Specs::default(), known: HashMap::new(), looked_for: Vec::new() };
+        for path in paths {
+            let found = reader.file(&asset_path(reader.sources, path));
+            reader.specs.roots.insert((path.span.file, path.value.clone()), found);
+        }
+        reader.follow();
+        (reader.specs, reader.looked_for)
+    }
+}
+
+struct SpecReader<'a> {
+    sources: &'a mut Sources,
+    specs: Specs,
+    known: HashMap<PathBuf, Result<usize, String>>,
+    looked_for: Vec<PathBuf>,
+}
+
+impl SpecReader<'_> {
+    fn file(&mut self, path: &Path) -> Result<usize, String> {
+        let path = plain(path);
+        if let Some(known) = self.known.get(&path) {
+            return known.clone();
+        }
+        self.looked_for.push(path.clone());
+        let found = if self.specs.files.len() >= MAX_SPECS {
+            Err(format!("more than {MAX_SPECS} files of descriptions and schemas: {}", path.display()))
+        } else {
+            read_bounded(&path, MAX_SPEC).and_then(|content| text_of(content, &path)).map(|text| {
+                let shown: std::sync::Arc<str> = path.display().to_string().into();
+                let text: std::sync::Arc<str> = text.into();
+                let file = self.sources.add(std::sync::Arc::clone(&shown), std::sync::Arc::clone(&text));
+                let is_json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+                let spec::Reading { value, places, problems } = spec::read(&text, file, is_json);
+                let read = SpecFile { path: shown, text, value, places, links: HashMap::new(), problems };
+                self.specs.files.push(std::sync::Arc::new(read));
+                self.specs.files.len() - 1
+            })
+        };
+        self.known.insert(path, found.clone());
+        found
+    }
+
+    fn follow(&mut self) {
+        let mut next = 0;
+        while let Some(file) = self.specs.files.get(next).cloned() {
+            let folder = Path::new(file.path.as_ref()).parent().map(Path::to_owned).unwrap_or_default();
+            let links: HashMap<_, _> = spec::links(&file.value)
+                .into_iter()
+                .map(|link| {
+                    let found = self.file(&folder.join(percent_decoded(&link)));
+                    (link, found)
+                })
+                .collect();
+            if let Some(file) = self.specs.files.get_mut(next) {
+                *file = std::sync::Arc::new(SpecFile { links, ..SpecFile::clone(file) });
+            }
+            next += 1;
+        }
+    }
+}
+
+/// The path without `.` and, where what stands before is a name, without `..`.
+fn plain(path: &Path) -> PathBuf {
+    use std::path::Component;
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(plain.components().next_back(), Some(Component::Normal(_))) => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    plain
+}
+
+/// A reference is a URI: a space in the name of a file is written as `%20` (RFC 3986 §2.1).
+fn percent_decoded(link: &str) -> String {
+    let mut bytes = Vec::with_capacity(link.len());
+    let mut rest = link.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let pair = after.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
+        let decoded = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()).filter(|_| *byte == b'%');
+        bytes.push(decoded.unwrap_or(*byte));
+        rest = if decoded.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Where the file is that a setting names: a relative path starts at the folder of the file with the setting.

@@ -20,6 +20,7 @@ pub mod reference;
 pub mod render;
 pub mod schema;
 pub mod secrets;
+pub mod spec;
 pub mod toml;
 pub mod walk;
 pub mod yaml;

@@ -240,7 +240,7 @@ fn core_schema(text: &str) -> Option<Value> {
 }
 
 /// From the parser's count of characters to bytes.
-enum CharOffsets {
+pub(super) enum CharOffsets {
     /// One is the other.
     Ascii(usize),
     /// The byte offset of each character, and the text's length last.
@@ -248,7 +248,7 @@ enum CharOffsets {
 }
 
 impl CharOffsets {
-    fn of(text: &str) -> Self {
+    pub(super) fn of(text: &str) -> Self {
         if text.is_ascii() {
             return Self::Ascii(text.len());
         }
@@ -256,14 +256,14 @@ impl CharOffsets {
         Self::Table(starts.map(|at| u32::try_from(at).unwrap_or(u32::MAX)).collect())
     }
 
-    fn byte(&self, index: usize) -> usize {
+    pub(super) fn byte(&self, index: usize) -> usize {
         match self {
             Self::Ascii(length) => index.min(*length),
             Self::Table(starts) => to_usize(starts.get(index).or(starts.last()).copied().unwrap_or_default()),
         }
     }
 
-    fn range(&self, span: Span) -> Range<usize> {
+    pub(super) fn range(&self, span: Span) -> Range<usize> {
         let start = self.byte(span.start.index());
         start..self.byte(span.end.index()).max(start)
     }

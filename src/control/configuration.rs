@@ -77,7 +77,11 @@ pub fn read(path: &Path) -> Read {
     let paths = document.as_ref().map(snapshot::paths).unwrap_or_default();
     let mut files = std::mem::take(&mut found.files);
     files.extend(paths.iter().map(|path| asset_path(&found.sources, path)));
-    let assets = loader.assets(&found.sources, paths.iter().copied());
+    let mut assets = loader.assets(&found.sources, paths.iter().copied());
+    let specs = document.as_ref().map(snapshot::spec_paths).unwrap_or_default();
+    let (specs, looked_for) = loader.specs(&mut found.sources, specs);
+    assets.specs = specs;
+    files.extend(looked_for);
     let mut content = DefaultHasher::new();
     for file in found.sources.files() {
         (&file.path, &file.text).hash(&mut content);

@@ -35,6 +35,7 @@ pub(super) async fn index() -> Json<Value> {
             "/drip?bytes=10&interval=100ms": "one byte per interval",
             "/flaky?fail=50%": "fails with 503 in an even, repeatable pattern",
             "/cacheable?max_age=60": "ETag, Cache-Control, Last-Modified; 304 on If-None-Match",
+            "/openapi.json": "what the orders are like, in OpenAPI 3.1",
             "/orders": "GET lists, POST {\"item\": \"tea\", \"quantity\": 2} creates",
             "/orders/{id}": "GET one order",
             "/bytes/{count}": "a body of that length, at most 16777216",
@@ -42,6 +43,12 @@ pub(super) async fn index() -> Json<Value> {
             "/healthz": "ok",
         },
     }))
+}
+
+/// `GET /openapi.json`: the description of `/orders`; the same file guards it in `conf/portcullis.toml`.
+pub(super) async fn openapi() -> impl IntoResponse {
+    const DESCRIPTION: &str = include_str!("../../conf/openapi/orders.json");
+    ([(header::CONTENT_TYPE, "application/json")], DESCRIPTION)
 }
 
 pub(super) async fn healthz() -> &'static str {

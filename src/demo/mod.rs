@@ -66,6 +66,7 @@ fn app() -> Router {
         .route("/delay/{ms}", any(answers::delay))
         .route("/flaky", any(answers::flaky))
         .route("/cacheable", get(answers::cacheable))
+        .route("/openapi.json", get(answers::openapi))
         .route("/orders", get(orders::list).post(orders::create))
         .route("/orders/{id}", get(orders::show))
         .route("/bytes/{count}", get(streams::bytes))

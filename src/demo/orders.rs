@@ -15,7 +15,7 @@ use super::{Refused, State};
 
 /// How many orders are remembered.
 pub(super) const MAX_ORDERS: usize = 1000;
-/// The longest name of an item, in bytes.
+/// The longest name of an item, in characters.
 const MAX_ITEM: usize = 100;
 /// The most of one item that can be ordered.
 const MAX_QUANTITY: u32 = 1000;
@@ -39,8 +39,17 @@ struct Order {
 #[serde(deny_unknown_fields)]
 pub(super) struct NewOrder {
     item: String,
-    #[serde(default = "one")]
+    #[serde(default = "one", deserialize_with = "whole")]
     quantity: u32,
+}
+
+/// A whole number however it is written: `2`, `2.0` and `2e0` are one number in JSON Schema.
+fn whole<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let exact = number.as_u64().and_then(|whole| u32::try_from(whole).ok());
+    let float = || number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(float));
+    let rounded = || float().and_then(|float| format!("{float:.0}").parse().ok());
+    exact.or_else(rounded).ok_or_else(|| serde::de::Error::custom(format!("not a whole number: {number}")))
 }
 
 fn one() -> u32 {
@@ -71,8 +80,9 @@ pub(super) async fn create(
 ) -> Result<Response, Refused> {
     let Json(order) = body.map_err(|rejection| Refused { status: rejection.status(), why: rejection.body_text() })?;
     let wrong = |why: String| Err(Refused { status: StatusCode::UNPROCESSABLE_ENTITY, why });
-    if order.item.is_empty() || order.item.len() > MAX_ITEM {
-        return wrong(format!("item is 1 to {MAX_ITEM} bytes long, not {}", order.item.len()));
+    let length = order.item.chars().count();
+    if length == 0 || length > MAX_ITEM {
+        return wrong(format!("item is 1 to {MAX_ITEM} characters long, not {length}"));
     }
     if order.quantity == 0 || order.quantity > MAX_QUANTITY {
         return wrong(format!("quantity is from 1 to {MAX_QUANTITY}, not {}", order.quantity));

@@ -14,6 +14,7 @@ use super::attempt::{AttemptEnd, AttemptLimits, Way};
 use super::downstream::{ClientError, Downstream};
 use super::exchange::{Ended, Run};
 use super::hedge::Race;
+use super::inspect::Stop;
 use super::relay::{Interruption, Relay, Relayed};
 use super::respond;
 use super::upload::{BodyPace, Upload, UploadError};
@@ -62,6 +63,11 @@ impl<'a> Run<'a> {
             Err(rejection) => return self.refuse_on(Some(route), rejection).await,
         };
         let mut upload = self.upload(&plan, body_done);
+        match self.judge_body(&plan, &mut upload).await {
+            Ok(()) => {}
+            Err(Stop::Refused(rejection)) => return self.refuse_on(Some(route), rejection).await,
+            Err(Stop::Interrupted(interruption)) => return self.interrupted(route, interruption).await,
+        }
         let mut pursuit = Pursuit::default();
         // The last real answer of an upstream: better than a refusal of ours.
         let mut held: Option<Answer<'a>> = None;
@@ -225,6 +231,7 @@ impl<'a> Run<'a> {
         let client_s = upload.awaits_client();
         upload.stop_waiting(&self.ground.gateway.clock);
         self.exchange.body_in = upload.received();
+        self.take_found(upload);
         let attempted = attempted(&end, client_s);
         let now = self.ground.now();
         let took = now.since(began);
@@ -287,6 +294,22 @@ impl<'a> Run<'a> {
             Received::Final(head, length) => (head, length, false),
             Received::Upgraded(head) | Received::Interim(head) => (head, BodyLength::Unknown, true),
         };
+        let task = if upgraded { Ok(None) } else { dress::judge_head(route, &mut self.exchange, &head, length) };
+        let judged = match &task {
+            Ok(task) => self.judge_response(task.as_ref(), plan, &mut session, &mut upload).await,
+            Err(rejection) => Err(Stop::Refused(rejection.clone())),
+        };
+        let mut source = match judged {
+            Ok(source) => source,
+            Err(stop) => {
+                session.cancel();
+                (self.exchange.body_in, self.exchange.fallback) = (upload.received(), None);
+                return match stop {
+                    Stop::Refused(rejection) => self.refuse_on(Some(route), rejection).await,
+                    Stop::Interrupted(interruption) => self.interrupted(route, interruption).await,
+                };
+            }
+        };
         let upgrading = if upgraded { Upgrading::Yes } else { Upgrading::No };
         let encoder = match dress::finish(route, &mut self.exchange, &mut head, length, upgrading, self.ground.now()) {
             Ok(encoder) => encoder,
@@ -319,11 +342,15 @@ impl<'a> Run<'a> {
         let result = if upgraded {
             relay.upgraded(count).await
         } else {
-            relay.body(encoder.filter(|_| !length.is_empty()), count).await
+            relay.body(encoder.filter(|_| !length.is_empty()), &mut source, count).await
         };
         self.exchange.body_in = upload.received();
+        self.take_found(&mut upload);
         match result {
             Ok(_) => {
+                if let (Ok(Some(task)), Some(copy)) = (&task, &source.copy) {
+                    dress::judge_body(&mut self.exchange, task, &copy.bytes, copy.is_whole);
+                }
                 if !upgraded
                     && upload.is_complete()
                     && let Some(transport) = session.finish()
@@ -366,6 +393,8 @@ impl<'a> Run<'a> {
                 let received = self.exchange.body_in;
                 body::too_long(&mut self.exchange, received)
             }
+            Interruption::Upload(UploadError::Malformed(fault)) => body::scanned(&mut self.exchange, fault)
+                .unwrap_or_else(|| Rejection::new(Code::InvalidRequest, "the body is not as this route asks for")),
             Interruption::Upload(UploadError::TooSlow) => {
                 Rejection::new(Code::RequestTimeout, "the request body arrived too slowly")
             }

@@ -15,6 +15,7 @@ mod h1;
 pub mod head_guard;
 mod head_wire;
 mod hedge;
+mod inspect;
 pub mod pool;
 mod relay;
 mod respond;

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::downstream::{Downstream, Piece};
 use super::timer::Timer;
@@ -113,10 +113,44 @@ impl Relay<'_> {
         .await
     }
 
+    /// Holds the response body back: until it has ended, or more than `most` bytes of it are here. The bytes, and whether
+    /// they are all.
+    pub async fn hold(&mut self, most: usize) -> Result<(Bytes, bool), Interruption> {
+        let mut held = BytesMut::new();
+        let mut progress_at = self.clock.now();
+        let is_whole = poll_fn(|cx| {
+            loop {
+                if held.len() > most {
+                    return Poll::Ready(Ok(false));
+                }
+                match self.up.poll_body(cx) {
+                    Poll::Ready(Ok(Some(piece))) => {
+                        held.extend_from_slice(piece.as_slice());
+                        progress_at = self.clock.now();
+                        continue;
+                    }
+                    Poll::Ready(Ok(None)) => return Poll::Ready(Ok(true)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Interruption::Upstream(error))),
+                    Poll::Pending => {}
+                }
+                if self.poll_upload(cx)? {
+                    progress_at = self.clock.now();
+                    continue;
+                }
+                break;
+            }
+            self.poll_pause(cx)?;
+            self.poll_deadline(cx, Deadline { at: progress_at.after(self.idle), limit: Limit::Idle })
+        })
+        .await?;
+        Ok((held.freeze(), is_whole))
+    }
+
     /// Relays the response body; the head has gone to the client. Compresses on the way when there is an encoder.
     pub async fn body(
         &mut self,
         encoder: Option<Encoder>,
+        source: &mut Source,
         mut relayed: impl FnMut(Relayed),
     ) -> Result<Relayed, Interruption> {
         let mut encoding = encoder.map(|encoder| Encoding { encoder, unflushed: false });
@@ -125,7 +159,7 @@ impl Relay<'_> {
         let mut sent = self.down.progress();
         let result = poll_fn(|cx| {
             loop {
-                match self.poll_response_piece(cx, &mut encoding, &mut total)? {
+                match self.poll_response_piece(cx, source, &mut encoding, &mut total)? {
                     Step::Moved => {
                         progress.made();
                         continue;
@@ -199,7 +233,7 @@ impl Relay<'_> {
         total: &mut Relayed,
     ) -> Result<bool, Interruption> {
         if *direction == Direction::Open {
-            return match self.poll_response_piece(cx, &mut None, total)? {
+            return match self.poll_response_piece(cx, &mut Source::default(), &mut None, total)? {
                 Step::Moved => Ok(true),
                 Step::Waiting => Ok(false),
                 Step::Ended => {
@@ -232,6 +266,7 @@ impl Relay<'_> {
     fn poll_response_piece(
         &mut self,
         cx: &mut Context<'_>,
+        source: &mut Source,
         encoding: &mut Option<Encoding>,
         total: &mut Relayed,
     ) -> Result<Step, Interruption> {
@@ -240,11 +275,15 @@ impl Relay<'_> {
             Poll::Ready(Err(_)) => return Err(Interruption::ClientGone),
             Poll::Pending => return Ok(Step::Waiting),
         }
-        let piece = match self.up.poll_body(cx) {
-            Poll::Ready(piece) => piece.map_err(Interruption::Upstream)?,
-            Poll::Pending => return Ok(Step::Waiting),
+        let piece = match source.held.take() {
+            Some(held) => Some(Piece::Owned(held)),
+            None => match self.up.poll_body(cx) {
+                Poll::Ready(piece) => piece.map_err(Interruption::Upstream)?,
+                Poll::Pending => return Ok(Step::Waiting),
+            },
         };
         if let Some(piece) = piece {
+            source.copy(piece.as_slice());
             let bytes = piece.as_slice().len();
             if bytes == 0 {
                 return Ok(Step::Moved);
@@ -363,6 +402,44 @@ impl Progress {
     /// The last movement; `now` if there was one since the last time.
     fn last(&mut self, now: Instant) -> Instant {
         *self.0.get_or_insert(now)
+    }
+}
+
+/// Where a response body comes from, beside the upstream.
+#[derive(Debug, Default)]
+pub struct Source {
+    /// What was held back of it, and goes first.
+    pub held: Option<Bytes>,
+    /// A copy of its beginning that is made on the way.
+    pub copy: Option<Copy>,
+}
+
+/// The beginning of a body that passes.
+#[derive(Debug)]
+pub struct Copy {
+    /// What has passed, as long as it is no more than `most`.
+    pub bytes: BytesMut,
+    most: usize,
+    /// Whether nothing is missing.
+    pub is_whole: bool,
+}
+
+impl Copy {
+    /// Nothing yet, and never more than `most` bytes.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { bytes: BytesMut::new(), most, is_whole: true }
+    }
+}
+
+impl Source {
+    fn copy(&mut self, piece: &[u8]) {
+        let Some(copy) = self.copy.as_mut().filter(|copy| copy.is_whole) else { return };
+        if copy.bytes.len() + piece.len() > copy.most {
+            (copy.bytes, copy.is_whole) = (BytesMut::new(), false);
+        } else {
+            copy.bytes.extend_from_slice(piece);
+        }
     }
 }
 

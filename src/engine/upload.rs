@@ -1,6 +1,6 @@
 //! The request body on its way from the client to an upstream: bounded, paced, and never ahead of the upstream.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,6 +10,7 @@ use super::downstream::{ClientError, Downstream};
 use super::upstream_session::UpstreamSession;
 use crate::model::clock::{Clock, Instant};
 use crate::model::response::ResponseHead;
+use crate::pipeline::body::{Fault, Scanner};
 
 /// Pieces in which a kept body is sent again.
 const RESENT_PIECE: usize = 16 * 1024;
@@ -54,6 +55,8 @@ pub enum UploadError {
     TooLarge,
     /// The client was slower than `min_body_rate`.
     TooSlow,
+    /// What came is not what may come.
+    Malformed(Fault),
 }
 
 /// The upload of one exchange. It outlives attempts: what was kept of the body is sent again to the next one.
@@ -74,6 +77,17 @@ pub struct Upload {
     pace: Option<BodyPace>,
     waited: Duration,
     waiting_since: Option<Instant>,
+    scan: Option<Scan>,
+    /// What a scan found that does not end the upload.
+    pub found: Option<Fault>,
+}
+
+/// Judges a body on its way.
+#[derive(Debug)]
+struct Scan {
+    scanner: Scanner,
+    /// What is found ends the upload.
+    is_enforced: bool,
 }
 
 /// The beginning of a body, kept for another attempt: all that has come, or nothing once it is more than `limit`.
@@ -114,7 +128,44 @@ impl Upload {
             pace,
             waited: Duration::ZERO,
             waiting_since: None,
+            scan: None,
+            found: None,
         }
+    }
+
+    /// Scans what is here already, and what comes from now on.
+    pub fn scan(&mut self, scanner: Scanner, is_enforced: bool) -> Result<(), UploadError> {
+        self.scan = Some(Scan { scanner, is_enforced });
+        let here = std::mem::take(&mut self.kept.bytes);
+        let result = self.scan_piece(&here);
+        self.kept.bytes = here;
+        result
+    }
+
+    /// Takes the body without sending it on, until it has ended or more than `most` bytes of it are here.
+    /// `Ready(Ok(true))`: it has ended.
+    pub fn poll_collect(
+        &mut self,
+        cx: &mut Context<'_>,
+        clock: &Clock,
+        down: &mut Downstream,
+        most: usize,
+    ) -> Poll<Result<bool, UploadError>> {
+        while self.source == Source::Body {
+            if self.kept.bytes.len() > most {
+                return Poll::Ready(Ok(false));
+            }
+            if let Some(piece) = ready!(self.poll_receive(cx, clock, down))? {
+                self.kept.bytes.extend_from_slice(&piece);
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// What is here of the body and has not been dropped.
+    #[must_use]
+    pub fn collected(&self) -> &[u8] {
+        &self.kept.bytes
     }
 
     /// Begins an attempt: what is kept goes to it first. Only for an upload that [`Upload::can_restart`].
@@ -189,6 +240,23 @@ impl Upload {
             Source::Trailers => return self.poll_trailers(cx, down, up),
             Source::Ended => return self.end(up),
         }
+        if let Some(piece) = ready!(self.poll_receive(cx, clock, down))? {
+            self.kept.push(&piece);
+            self.resent = self.kept.bytes.len();
+            if up.send_body(piece).is_err() {
+                return self.abandon();
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// The next piece from the client, within what bounds the body; `None` at its end, which moves `source`.
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        clock: &Clock,
+        down: &mut Downstream,
+    ) -> Poll<Result<Option<Bytes>, UploadError>> {
         self.invite(down)?;
         let piece = match down.poll_body(cx) {
             Poll::Pending => {
@@ -198,23 +266,49 @@ impl Upload {
             Poll::Ready(piece) => piece.map_err(UploadError::Client)?,
         };
         self.stop_waiting(clock);
-        match piece {
-            Some(piece) if piece.is_empty() => {}
-            Some(piece) => {
-                self.received += piece.len() as u64;
-                if self.max.is_some_and(|max| self.received > max) {
-                    self.state = State::Abandoned;
-                    return Poll::Ready(Err(UploadError::TooLarge));
-                }
-                self.kept.push(&piece);
-                self.resent = self.kept.bytes.len();
-                if up.send_body(piece).is_err() {
-                    return self.abandon();
-                }
-            }
-            None => self.source = Source::Trailers,
+        let Some(piece) = piece else {
+            self.source = Source::Trailers;
+            self.scan_end()?;
+            return Poll::Ready(Ok(None));
+        };
+        self.received += piece.len() as u64;
+        if self.max.is_some_and(|max| self.received > max) {
+            self.state = State::Abandoned;
+            return Poll::Ready(Err(UploadError::TooLarge));
         }
-        Poll::Ready(Ok(true))
+        self.scan_piece(&piece)?;
+        Poll::Ready(Ok(Some(piece).filter(|piece| !piece.is_empty())))
+    }
+
+    fn scan_piece(&mut self, piece: &[u8]) -> Result<(), UploadError> {
+        match self.scan.as_mut().map(|scan| scan.scanner.push(piece)) {
+            Some(Err(fault)) => self.scanned(fault),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
+    fn scan_end(&mut self) -> Result<(), UploadError> {
+        let Some(Scan { scanner, is_enforced }) = self.scan.take().filter(|_| self.received > 0) else { return Ok(()) };
+        match scanner.finish() {
+            Ok(()) => Ok(()),
+            Err(fault) if is_enforced => {
+                self.state = State::Abandoned;
+                Err(UploadError::Malformed(fault))
+            }
+            Err(fault) => {
+                self.found = Some(fault);
+                Ok(())
+            }
+        }
+    }
+
+    fn scanned(&mut self, fault: Fault) -> Result<(), UploadError> {
+        if self.scan.take().is_some_and(|scan| scan.is_enforced) {
+            self.state = State::Abandoned;
+            return Err(UploadError::Malformed(fault));
+        }
+        self.found = Some(fault);
+        Ok(())
     }
 
     /// The next piece of what an earlier attempt was sent already.
@@ -248,7 +342,8 @@ impl Upload {
         Poll::Ready(Ok(true))
     }
 
-    /// Answers `Expect: 100-continue` once an upstream is there to take the body (RFC 9110 §10.1.1).
+    /// Answers `Expect: 100-continue` once the body is asked for: an upstream is there to take it, or it has to be judged
+    /// before one is asked (RFC 9110 §10.1.1).
     fn invite(&mut self, down: &mut Downstream) -> Result<(), UploadError> {
         if std::mem::take(&mut self.expects_continue) {
             let head = ResponseHead { status: StatusCode::CONTINUE, headers: HeaderMap::new() };

@@ -16,6 +16,7 @@ mod walk;
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Uri};
 
 pub use self::report::{
@@ -37,6 +38,8 @@ pub struct Question {
     pub headers: HeaderMap,
     /// Bytes of body. They are declared by `Content-Length` unless the fields name a `Transfer-Encoding`.
     pub body: Option<u64>,
+    /// The bytes themselves, where they are known: without them what judges a body can't be asked.
+    pub content: Option<Bytes>,
     /// The address that connects.
     pub client: IpAddr,
     /// Whether it connects over TLS; always for an `https` URL.

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::model::violation::Violation;
+
 /// The whole explanation of one request.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -352,6 +354,9 @@ pub struct Refusal {
     pub code: &'static str,
     /// What the client is told.
     pub detail: String,
+    /// What in the request has to be mended, place by place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Violation>,
 }
 
 /// Who makes the response.

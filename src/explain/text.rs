@@ -6,6 +6,7 @@ use super::report::{
     AttemptShown, Body, Change, Compared, Decided, Ending, Limit, Missed, RateLimit, Report, Request, Response, Route,
     Upstream,
 };
+use crate::model::violation::Violation;
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -40,6 +41,14 @@ impl Display for Report {
         if let Some(refusal) = &self.refusal {
             let by = refusal.policy.map_or_else(String::new, |policy| format!(" by {policy}"));
             writeln!(f, "\nrefused in {}{by}: {} ({})", refusal.stage.as_str(), refusal.code, refusal.detail)?;
+            for Violation { place, pointer, message } in &refusal.errors {
+                writeln!(
+                    f,
+                    "  {:<6} {:<24} {message}",
+                    place.as_str(),
+                    if pointer.is_empty() { "-" } else { pointer }
+                )?;
+            }
         }
         response(f, &self.response)?;
         for note in &self.notes {

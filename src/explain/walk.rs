@@ -1,5 +1,7 @@
 //! The walk through the pipeline: the engine's order of stages, each asked for real and written down.
 
+mod limits;
+
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,13 +20,11 @@ use super::report::{
 use super::{Question, answers};
 use crate::model::answer::Answer;
 use crate::model::clock::Instant;
-use crate::model::deadline::Limit as DeadlineLimit;
 use crate::model::ids::RouteName;
-use crate::model::listener::{Limits, Protocol};
+use crate::model::listener::Protocol;
 use crate::model::request::RequestView;
 use crate::model::response::{BodyLength, ResponseHead};
 use crate::model::source::Origin;
-use crate::model::units::{ByteSize, Period};
 use crate::model::verdict::{PolicyName, Rejection, Verdict};
 use crate::pipeline::admit::{Admission, admit};
 use crate::pipeline::attempt::{Plan, plan};
@@ -33,9 +33,7 @@ use crate::pipeline::receive::{Facts, receive};
 use crate::pipeline::route::{asked_for, route};
 use crate::pipeline::{body, fail, respond};
 use crate::policy::hygiene::hop_by_hop::Upgrading;
-use crate::policy::timeout::Timeout;
 use crate::snapshot::{Listener, Route, Snapshot};
-use crate::upstream::health::Kind;
 use crate::upstream::{self, Balance, DEMO, Tried};
 
 /// Bits where the engine takes random ones: the same question gets the same answer.
@@ -148,6 +146,7 @@ impl<'s> Walk<'s> {
             self.written.rate_limits = rate_limits(route, &self.exchange, is_refused);
             if self.exchange.body_limit.is_some() || matches!(admission, Admission::Go) {
                 self.limit_of_body(route);
+                self.limits_of_validate(route);
             }
             match admission {
                 Admission::Go => return self.forward(route),
@@ -168,6 +167,11 @@ impl<'s> Walk<'s> {
             Err(rejection) => return self.refuse(Stage::Attempt, Some(route), &rejection),
         };
         self.limits_of_plan(route, &plan);
+        if let Some(rejection) = self.judge_body() {
+            self.record(Stage::Body, Some(route));
+            return self.refuse(Stage::Body, Some(route), &rejection);
+        }
+        self.record(Stage::Body, Some(route));
         self.show_upstream(route, &plan);
         self.show_upstream_request(&plan);
         let sent = self.question.body.or(self.exchange.declared_length()).unwrap_or(0);
@@ -196,6 +200,15 @@ impl<'s> Walk<'s> {
         let length = BodyLength::of_response(&self.exchange.method, status, supposed.length);
         let upgrading = if upgraded { Upgrading::Yes } else { Upgrading::No };
         let mut head = ResponseHead { status, headers: before.clone() };
+        if !upgraded {
+            let judged = respond::judge_head(route, &mut self.exchange, &head, length);
+            self.record(Stage::Respond, Some(route));
+            match judged {
+                Ok(Some(_)) => self.note("the response's body is not judged here: it is a supposed one"),
+                Ok(None) => {}
+                Err(rejection) => return self.refuse(Stage::Respond, Some(route), &rejection),
+            }
+        }
         let now = self.exchange.started;
         let finished = respond::finish(route, &mut self.exchange, &mut head, length, upgrading, now);
         self.show_edits_of_response(route);
@@ -227,7 +240,13 @@ impl<'s> Walk<'s> {
             self.say(stage, None, Verdict::Reject.as_str(), &detail, None);
         }
         let code = rejection.code.as_str();
-        self.written.refusal = Some(Refusal { stage, policy, code, detail: rejection.detail.to_string() });
+        self.written.refusal = Some(Refusal {
+            stage,
+            policy,
+            code,
+            detail: rejection.detail.to_string(),
+            errors: rejection.errors.clone(),
+        });
         let (mut head, body) = fail::response(rejection, Some(&self.exchange.headers), Some(&self.exchange.request_id));
         respond::own(route, &self.exchange, &mut head);
         self.own_response(Ending::Refused, &head, &body)
@@ -295,107 +314,6 @@ impl Walk<'_> {
 
     fn limit(&mut self, name: &'static str, value: impl Display, origin: &Origin) {
         self.written.limits.push(Limit { name, value: value.to_string(), origin: origin.to_string() });
-    }
-
-    fn limits_of_listener(&mut self) {
-        let Some(Listener { spec, origin, .. }) = self.listener else {
-            let kind = if is_tls(self.question) { "speaks TLS" } else { "speaks in clear" };
-            return self.note(&format!("no listener {kind}: this request could not come in"));
-        };
-        let default = Limits::default();
-        let Limits { header_size, header_count, header_timeout, min_body_rate, .. } = &spec.limits;
-        let written = Origin::default();
-        let place = |is_default: bool| if is_default { &written } else { origin };
-        self.limit("listener.limits.header_size", header_size, place(*header_size == default.header_size));
-        self.limit("listener.limits.header_count", header_count, place(*header_count == default.header_count));
-        self.limit("listener.limits.header_timeout", header_timeout, place(*header_timeout == default.header_timeout));
-        self.limit("listener.limits.min_body_rate", min_body_rate, place(*min_body_rate == default.min_body_rate));
-    }
-
-    fn limit_of_body(&mut self, route: &Route) {
-        const NAME: &str = "validate.max_body";
-        match (&route.policies.validate, self.exchange.body_limit) {
-            (Some(slot), Some(limit)) if limit.enforced().is_some() => self.limit(NAME, limit.bytes(), &slot.origin),
-            (Some(slot), Some(limit)) => self.limit(NAME, format!("{} (reported)", limit.bytes()), &slot.origin),
-            (Some(slot), None) => self.limit(NAME, "none for such a stream", &slot.origin),
-            (None, _) => self.limit(NAME, "none", &route.origin),
-        }
-    }
-
-    fn limits_of_plan(&mut self, route: &Route, plan: &Plan<'_>) {
-        let origin = &route.policies.timeout.origin;
-        let Timeout { request, attempt, idle, stream } = plan.timeouts;
-        match plan.deadline {
-            Some(deadline) if deadline.limit == DeadlineLimit::Request => {
-                self.limit("timeout.request", Period(request), origin);
-            }
-            Some(_) | None => self.limit("timeout.request", "none for such a stream", origin),
-        }
-        if let Some(stream) = stream {
-            self.limit("timeout.stream", Period(stream), origin);
-        }
-        if let Some(deadline) = plan.deadline.filter(|deadline| deadline.limit == DeadlineLimit::Grpc) {
-            self.limit("grpc-timeout", Period(deadline.left(self.exchange.started)), &Origin::default());
-        }
-        self.limit("timeout.attempt", Period(attempt), origin);
-        self.limit("timeout.idle", Period(idle), origin);
-        self.limits_of_retries(route, plan);
-        let connect = plan.upstream.upstream.settings().connect_timeout;
-        let is_default = connect == upstream::Settings::default().connect_timeout;
-        let written = Origin::default();
-        let origin = if is_default { &written } else { plan.upstream.upstream.origin() };
-        self.limit("upstream.connect_timeout", Period(connect), origin);
-        self.limits_of_health(&plan.upstream.upstream);
-    }
-
-    /// What keeps requests from endpoints, each where it is set.
-    fn limits_of_health(&mut self, upstream: &upstream::Upstream) {
-        let (settings, origins) = upstream.health();
-        if let (Some(check), Some(origin)) = (&settings.check, &origins.check) {
-            let what = match &check.kind {
-                Kind::Http { path, .. } => format!("GET {path}"),
-                Kind::Tcp => "a connection".to_owned(),
-                Kind::Grpc { service, .. } => format!("gRPC {service:?}"),
-            };
-            let upstream::health::Check { unhealthy_after, healthy_after, .. } = check;
-            let value = format!(
-                "{what} every {}, unhealthy after {unhealthy_after}, healthy after {healthy_after}",
-                Period(check.interval)
-            );
-            self.limit("upstream.health_check", value, origin);
-        }
-        if let (Some(outlier), Some(origin)) = (&settings.outlier, &origins.outlier) {
-            let rate = outlier.success_rate.as_ref();
-            let rate =
-                rate.map_or_else(String::new, |rate| format!(" or a success rate {} below the peers'", rate.margin));
-            let value = format!(
-                "{} failures in a row{rate} eject for {}, at most {}",
-                outlier.consecutive_failures,
-                Period(outlier.eject_for),
-                outlier.max_ejected
-            );
-            self.limit("upstream.outlier", value, origin);
-        }
-        if let (Some(slow_start), Some(origin)) = (settings.slow_start, &origins.slow_start) {
-            self.limit("upstream.slow_start", Period(slow_start), origin);
-        }
-        if let Some(origin) = &origins.panic_threshold {
-            self.limit("upstream.panic_threshold", settings.panic_threshold, origin);
-        }
-    }
-
-    fn limits_of_retries(&mut self, route: &Route, plan: &Plan<'_>) {
-        let Some((retry, slot)) = plan.retry.zip(route.policies.retry.as_ref()) else { return };
-        let origin = &slot.origin;
-        let on: Vec<String> = retry.conditions().map(|condition| condition.to_string()).collect();
-        let (share, floor) = retry.budget();
-        self.limit("retry.attempts", retry.attempts(), origin);
-        self.limit("retry.on", on.join(", "), origin);
-        self.limit("retry.buffer", ByteSize(retry.buffer()), origin);
-        self.limit("retry.budget", format!("{}% and {floor}/s", share * 100.0), origin);
-        if let Some((hedge, slot)) = plan.hedge.zip(route.policies.hedge.as_ref()) {
-            self.limit("hedge.after", hedge.after(), &slot.origin);
-        }
     }
 
     fn show_routing(&mut self) {

@@ -6,11 +6,15 @@ use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use serde::Serialize;
 
+use super::violation::Violation;
+
 /// Why the gateway itself answered. The name is stable: it is the last part of the problem's `type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
     /// Malformed request or refused path.
     BadRequest,
+    /// The request is not what `validate` asks for; the problem lists each violation.
+    InvalidRequest,
     /// No credentials, or none that are accepted.
     Unauthenticated,
     /// Access list, or a group that the caller is not in.
@@ -23,6 +27,8 @@ pub enum Code {
     RequestTimeout,
     /// Body over the limit.
     BodyTooLarge,
+    /// A media type, character set or content coding that the route does not take.
+    UnsupportedMediaType,
     /// A limit of `rate_limit` is used up.
     RateLimited,
     /// Request target longer than the head limit allows.
@@ -56,14 +62,16 @@ pub enum Code {
 
 impl Code {
     /// Every code, for the reference and for metrics that start at zero.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::BadRequest,
+        Self::InvalidRequest,
         Self::Unauthenticated,
         Self::Forbidden,
         Self::NoRoute,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
         Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
         Self::RateLimited,
         Self::HeadersTooLarge,
         Self::NotImplemented,
@@ -113,6 +121,9 @@ impl Code {
     const fn row(self) -> (&'static str, StatusCode, &'static str, &'static str) {
         match self {
             Self::BadRequest => ("bad_request", StatusCode::BAD_REQUEST, "Malformed request", "http_request_error"),
+            Self::InvalidRequest => {
+                ("invalid_request", StatusCode::BAD_REQUEST, "Invalid request", "http_request_error")
+            }
             Self::Unauthenticated => {
                 ("unauthenticated", StatusCode::UNAUTHORIZED, "Not authenticated", "http_request_denied")
             }
@@ -127,6 +138,12 @@ impl Code {
             Self::BodyTooLarge => {
                 ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE, "Body too large", "http_request_error")
             }
+            Self::UnsupportedMediaType => (
+                "unsupported_media_type",
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "Unsupported media type",
+                "http_request_error",
+            ),
             Self::RateLimited => {
                 ("rate_limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests", "http_request_denied")
             }
@@ -191,12 +208,14 @@ pub struct Rejection {
     pub detail: Cow<'static, str>,
     /// Fields beyond those that every refusal has: `Allow`, `Retry-After`, …
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What in the request has to be mended, where that can be said place by place.
+    pub errors: Vec<Violation>,
 }
 
 impl Rejection {
     /// A refusal without further fields.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), headers: Vec::new() }
+        Self { code, detail: detail.into(), headers: Vec::new(), errors: Vec::new() }
     }
 
     /// Adds a field to the answer.
@@ -309,11 +328,14 @@ pub enum Verdict {
     Answer,
     /// The policy changed the request or the response.
     Apply,
+    /// It could not be judged (too long, coded), and went on.
+    Unjudged,
 }
 
 impl Verdict {
     /// Every verdict.
-    pub const ALL: [Self; 5] = [Self::Allow, Self::Reject, Self::WouldReject, Self::Answer, Self::Apply];
+    pub const ALL: [Self; 6] =
+        [Self::Allow, Self::Reject, Self::WouldReject, Self::Answer, Self::Apply, Self::Unjudged];
 
     /// The label in metrics and logs.
     #[must_use]
@@ -324,6 +346,7 @@ impl Verdict {
             Self::WouldReject => "would_reject",
             Self::Answer => "answer",
             Self::Apply => "apply",
+            Self::Unjudged => "unjudged",
         }
     }
 }
@@ -353,6 +376,13 @@ impl Admission {
     #[must_use]
     pub const fn allow(policy: PolicyName, reason: &'static str) -> Self {
         let decision = Decision { policy, verdict: Verdict::Allow, reason: Cow::Borrowed(reason) };
+        Self { decision, rejection: None }
+    }
+
+    /// The request, or its response, goes on without having been judged. Does not allocate.
+    #[must_use]
+    pub const fn unjudged(policy: PolicyName, reason: &'static str) -> Self {
+        let decision = Decision { policy, verdict: Verdict::Unjudged, reason: Cow::Borrowed(reason) };
         Self { decision, rejection: None }
     }
 

@@ -1,4 +1,5 @@
-//! Who may come in, and who is answered at once: the access list, rate limits, preflights, the declared length of the body; then the
+//! Who may come in, and who is answered at once: the access list, rate limits, preflights, the declared length of the body and what
+//! else the head tells; then the
 //! policies that answer instead of an upstream.
 //!
 //! The stage can be left and entered again: a policy that needs an answer from outside asks for it, and the stage goes on
@@ -13,6 +14,7 @@ use crate::policy::auth::Ruling;
 use crate::policy::cors;
 use crate::policy::hygiene::hop_by_hop::asks_to_upgrade;
 use crate::policy::rate_limit::Turn;
+use crate::policy::validate::HeadJudgement;
 use crate::policy::{Policies, Slot, access, auth, rate_limit, redirect, respond, validate};
 use crate::snapshot::Route;
 
@@ -51,8 +53,8 @@ enum Step {
     Auth,
     /// The limits by caller.
     CallerLimits,
-    /// What the head says of the body.
-    Length,
+    /// What the head says of the body, and what else `validate` asks of it.
+    Head,
     /// What answers instead of an upstream, for those who may come in.
     Redirect,
     Respond,
@@ -65,8 +67,8 @@ impl Step {
             Self::AddressLimits => Some(Self::Cors),
             Self::Cors => Some(Self::Auth),
             Self::Auth => Some(Self::CallerLimits),
-            Self::CallerLimits => Some(Self::Length),
-            Self::Length => Some(Self::Redirect),
+            Self::CallerLimits => Some(Self::Head),
+            Self::Head => Some(Self::Redirect),
             Self::Redirect => Some(Self::Respond),
             Self::Respond => None,
         }
@@ -119,7 +121,7 @@ fn ask(step: Step, route: &Route, exchange: &mut Exchange, reply: Option<Reply>,
         Step::CallerLimits => fit(rate_limit.as_ref()?, Turn::AfterAuthentication, route, exchange, now),
         Step::Cors => origin(cors.as_ref()?, exchange),
         Step::Auth => caller(auth.as_ref()?, exchange, reply, now),
-        Step::Length => length(validate.as_ref()?, exchange),
+        Step::Head => head(validate.as_ref()?, exchange),
         Step::Redirect => redirected(redirect.as_ref()?, exchange),
         Step::Respond => Some(responded(respond.as_ref()?, exchange)),
     }
@@ -170,11 +172,18 @@ fn caller(auth: &Slot<auth::Auth>, exchange: &mut Exchange, reply: Option<Reply>
     }
 }
 
-fn length(validate: &Slot<validate::Validate>, exchange: &mut Exchange) -> Option<Admission> {
+fn head(validate: &Slot<validate::Validate>, exchange: &mut Exchange) -> Option<Admission> {
     let upgrade = asks_to_upgrade(&exchange.headers);
     exchange.body_limit = validate.policy.body_limit(&exchange.headers, upgrade);
-    let limit = exchange.body_limit?;
-    note(exchange, limit.judge_declared(exchange.declared_length()))
+    if let Some(limit) = exchange.body_limit
+        && let Some(refused) = note(exchange, limit.judge_declared(exchange.declared_length()))
+    {
+        return Some(refused);
+    }
+    let target = exchange.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let HeadJudgement { admission, task, operation } = validate.policy.judge_head(&exchange.view(), target);
+    (exchange.body_task, exchange.operation) = (task, operation);
+    note(exchange, admission?)
 }
 
 fn redirected(redirect: &Slot<redirect::Redirect>, exchange: &mut Exchange) -> Option<Admission> {

@@ -1,7 +1,9 @@
-//! The body on its way through: how long it may be, and whether its pace is watched.
+//! The body on its way through: how long it may be, whether its pace is watched, and what is judged before or while it goes.
 
 use super::exchange::Exchange;
-use crate::model::verdict::{Code, Decision, PolicyName, Rejection, Verdict};
+use crate::model::verdict::{Admission, Code, Decision, PolicyName, Rejection, Verdict};
+use crate::policy::validate::BodyTask;
+pub use crate::policy::validate::{Fault, Scanner};
 
 /// What bounds a body while it streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,4 +32,39 @@ pub fn received(exchange: &mut Exchange) {
     {
         exchange.decisions.push(judged.decision);
     }
+}
+
+/// How many bytes have to be here, or all of them, before any goes upstream; `None` when none has to.
+#[must_use]
+pub fn collects(exchange: &Exchange) -> Option<u64> {
+    exchange.body_task.as_ref()?.collects()
+}
+
+/// Judges a body that has come: all of it, or as much as is held.
+pub fn judge(exchange: &mut Exchange, body: &[u8], is_whole: bool) -> Option<Rejection> {
+    let judged = exchange.body_task.as_ref()?.judge(body, is_whole);
+    note(exchange, judged)
+}
+
+/// What scans a body that isn't judged whole, on its way.
+#[must_use]
+pub fn scanner(exchange: &Exchange) -> Option<Scanner> {
+    exchange.body_task.as_ref()?.scanner()
+}
+
+/// Whether what the scanner finds ends the request.
+#[must_use]
+pub fn is_enforced(exchange: &Exchange) -> bool {
+    exchange.body_task.as_ref().is_some_and(BodyTask::is_enforced)
+}
+
+/// The scanner has found something.
+pub fn scanned(exchange: &mut Exchange, fault: Fault) -> Option<Rejection> {
+    let judged = exchange.body_task.as_ref()?.fault(fault);
+    note(exchange, judged)
+}
+
+fn note(exchange: &mut Exchange, judged: Admission) -> Option<Rejection> {
+    exchange.decisions.push(judged.decision);
+    judged.rejection
 }

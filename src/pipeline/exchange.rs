@@ -23,7 +23,7 @@ use crate::policy::headers::Values;
 pub use crate::policy::hygiene::forwarding::Peer;
 use crate::policy::hygiene::trace_context;
 use crate::policy::rate_limit::Charged;
-use crate::policy::validate::BodyLimit;
+use crate::policy::validate::{BodyLimit, BodyTask};
 use crate::routing::path::Evasion;
 
 /// One request on its way.
@@ -85,6 +85,10 @@ pub struct Exchange {
     pub charged: Charged,
     /// How long the request's body may be.
     pub body_limit: Option<BodyLimit>,
+    /// What is still to be judged of it.
+    pub body_task: Option<BodyTask>,
+    /// The operation of the API's description that is asked for.
+    pub operation: Option<usize>,
     /// What policies decided.
     pub decisions: SmallVec<[Decision; 4]>,
     /// Why the gateway refused, if it did.

@@ -1,6 +1,8 @@
 //! The one place where a refusal becomes a response: `application/problem+json` (RFC 9457), or plain text for clients
 //! that prefer it, always with `Proxy-Status` (RFC 9209) and the request's id.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
@@ -10,6 +12,7 @@ use crate::model::grpc::{self, GrpcCode};
 use crate::model::outcome::StandIn;
 use crate::model::response::ResponseHead;
 use crate::model::verdict::{Code, Rejection};
+use crate::model::violation::Violation;
 
 /// `X-Request-Id`.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -27,6 +30,8 @@ struct Problem<'a> {
     detail: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [Violation],
 }
 
 /// The response that tells a client of `rejection`. `request` are the request's fields, where there is a request. A gRPC
@@ -112,13 +117,18 @@ fn json(rejection: &Rejection, request_id: Option<&str>) -> Bytes {
         status: rejection.code.status().as_u16(),
         detail: &rejection.detail,
         request_id,
+        errors: &rejection.errors,
     };
-    // Strings and one number always serialise.
+    // Strings and numbers always serialise.
     serde_json::to_vec(&problem).unwrap_or_default().into()
 }
 
 fn text(rejection: &Rejection, request_id: Option<&str>) -> Bytes {
     let mut text = format!("{}: {}\n", rejection.code.title(), rejection.detail);
+    for violation in &rejection.errors {
+        let Violation { place, pointer, message } = violation;
+        let _ = writeln!(text, "{} {pointer}: {message}", place.as_str());
+    }
     if let Some(id) = request_id {
         text.push_str("request id: ");
         text.push_str(id);

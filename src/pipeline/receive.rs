@@ -89,6 +89,8 @@ pub fn receive(
         cors: None,
         charged: Charged::default(),
         body_limit: None,
+        body_task: None,
+        operation: None,
         decisions: SmallVec::new(),
         rejection: None,
         attempts: SmallVec::new(),

@@ -1,4 +1,4 @@
-//! What of a response reaches the client: its fields, and the encoding of its body.
+//! What of a response reaches the client: whether it is as described, its fields, and the encoding of its body.
 
 use http::{HeaderValue, Version};
 
@@ -6,7 +6,7 @@ use super::exchange::Exchange;
 use super::fail::{PROXY_STATUS, X_REQUEST_ID, proxy_status};
 use crate::model::clock::Instant;
 use crate::model::response::{BodyLength, ResponseHead};
-use crate::model::verdict::{Code, Decision, PolicyName, Rejection, Verdict};
+use crate::model::verdict::{Admission, Code, Decision, PolicyName, Rejection, Verdict};
 use crate::policy::Policies;
 use crate::policy::Slot;
 pub use crate::policy::compress::{Encoder, EncoderError};
@@ -16,11 +16,54 @@ use crate::policy::hygiene::forwarding;
 pub use crate::policy::hygiene::hop_by_hop::Upgrading;
 use crate::policy::hygiene::hop_by_hop::strip_response;
 use crate::policy::rate_limit::RateLimit;
+pub use crate::policy::validate::ResponseTask;
 use crate::snapshot::Route;
 
 /// Prepares an interim head for the client.
 pub fn interim(head: &mut ResponseHead) {
     strip_response(&mut head.headers, Upgrading::No);
+}
+
+/// Judges the head of an upstream's response as it came. What is still to be judged of its body, if anything.
+pub fn judge_head(
+    route: &Route,
+    exchange: &mut Exchange,
+    head: &ResponseHead,
+    length: BodyLength,
+) -> Result<Option<ResponseTask>, Rejection> {
+    let Policies {
+        access: _,
+        rate_limit: _,
+        cors: _,
+        auth: _,
+        validate,
+        redirect: _,
+        respond: _,
+        rewrite: _,
+        headers: _,
+        compress: _,
+        timeout: _,
+        retry: _,
+        hedge: _,
+        fallback: _,
+    } = &route.policies;
+    let (Some(validate), Some(operation)) = (validate, exchange.operation) else { return Ok(None) };
+    let judged = validate.policy.judge_response(operation, head.status, &head.headers, length.is_empty());
+    let Some((admission, task)) = judged else { return Ok(None) };
+    match admission.and_then(|admission| note(exchange, admission)) {
+        Some(rejection) => Err(rejection),
+        None => Ok(task),
+    }
+}
+
+/// Judges the body of a response that has come whole, or is longer than what is held of it.
+pub fn judge_body(exchange: &mut Exchange, task: &ResponseTask, body: &[u8], is_whole: bool) -> Option<Rejection> {
+    note(exchange, task.judge(body, is_whole))
+}
+
+fn note(exchange: &mut Exchange, judged: Admission) -> Option<Rejection> {
+    exchange.decisions.push(judged.decision);
+    judged.rejection
 }
 
 /// Prepares the final head of an upstream's response; an encoder, when the body is compressed on its way.

@@ -6,7 +6,7 @@
 //! | admit | [`rate_limit`] | whether there have been too many such requests |
 //! | admit | [`cors`] | whether the request is a preflight, and what its origin may read |
 //! | admit | [`auth`] | who calls, and whether they may; later, what the upstream is told of them |
-//! | admit | [`validate`] | whether the body is too long, by its declared length and then while it streams |
+//! | admit | [`validate`] | whether head and body are as the route asks for: lengths, types, schemas, the description of the API |
 //! | answer | [`redirect`] | whether the client is sent elsewhere |
 //! | answer | [`respond`] | the fixed response |
 //! | attempt | [`rewrite`] | the path and host that the upstream sees |
@@ -72,7 +72,7 @@ pub struct RoutePolicies {
     /// Who may use the route. Default: everybody, and nobody has a name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<Spanned<OrOff<auth::Config>>>,
-    /// What a request must be like. Default: a body of at most 10 MiB; `false` lifts the limit.
+    /// What a request must be like: limits, content types, schemas, a description of the API. Default: a body of at most 10 MiB; `false` lifts the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validate: Option<Spanned<OrOff<validate::Config>>>,
     /// Sends the client elsewhere. Default: no redirect.
@@ -201,6 +201,8 @@ pub struct Surroundings<'a, 'l, 'c> {
     pub limits: &'a mut rate_limit::LedgerBuilder<'l>,
     /// What `auth` needs to know of consumers, keys and services.
     pub identity: &'a mut auth::Context<'c>,
+    /// Descriptions of APIs, and schemas.
+    pub references: &'a validate::References<'a>,
 }
 
 impl Policies {
@@ -210,7 +212,7 @@ impl Policies {
         around: Surroundings<'_, '_, '_>,
         diagnostics: &mut Diagnostics,
     ) -> Option<Self> {
-        let Surroundings { route, names, sources, limits, identity } = around;
+        let Surroundings { route, names, sources, limits, identity, references } = around;
         let RoutePolicies {
             access,
             rate_limit,
@@ -236,8 +238,10 @@ impl Policies {
         let cors = compiler.slot(cors.as_ref(), |config, diagnostics| cors::compile(config, diagnostics));
         let auth = compiler.slot(auth.as_ref(), |config, diagnostics| auth::compile(config, identity, diagnostics));
         let validate = match validate {
-            Some(written) => compiler.slot(Some(written), |config, diagnostics| validate::compile(config, diagnostics)),
-            None => compiler.built_in(validate::compile),
+            Some(written) => {
+                compiler.slot(Some(written), |config, diagnostics| validate::compile(config, references, diagnostics))
+            }
+            None => compiler.built_in(|config, diagnostics| validate::compile(config, references, diagnostics)),
         };
         let redirect = compiler.slot(redirect.as_ref(), redirect::compile);
         let respond = compiler.slot(respond.as_ref(), |config, diagnostics| respond::compile(config, diagnostics));

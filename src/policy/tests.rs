@@ -2,7 +2,11 @@
 
 use proptest::prelude::*;
 
+use std::collections::BTreeMap;
+
+use super::validate::References;
 use super::*;
+use crate::model::spec::Specs;
 use crate::model::toggle::False;
 use crate::model::units::ByteSize;
 
@@ -57,7 +61,10 @@ fn compile(config: &RoutePolicies, diagnostics: &mut Diagnostics) -> Option<Poli
         asks_for_certificates: false,
         rings: &mut rings,
     };
+    let (specs, none) = (Specs::default(), BTreeMap::new());
+    let references = References::new(&specs, &none);
     let around = Surroundings {
+        references: &references,
         route: &"r".into(),
         names: &Nothing,
         sources: &sources(),

@@ -1,6 +1,6 @@
 //! From the document to a snapshot: everything that settings mean together is checked here, all mistakes at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ use crate::model::prefixes::PrefixSet;
 use crate::model::source::{SourceSpan, Sources, Spanned};
 use crate::policy::auth::{self, Consumers, ConsumersDocument, KeyRing, Rings};
 use crate::policy::rate_limit::LedgerBuilder;
+use crate::policy::validate::openapi::{self, Description};
+use crate::policy::validate::{self, References};
 use crate::policy::{Policies, RoutePolicies, Surroundings, fallback};
 use crate::routing::Router;
 use crate::upstream::{self, ClientCertificate, DEMO, Split, Upstream};
@@ -76,6 +78,19 @@ fn auth_of(policies: &RoutePolicies) -> Option<&auth::Config> {
     policies.auth.as_ref()?.as_set()
 }
 
+/// The descriptions of APIs and the schemas that a document names; they may refer to further files.
+#[must_use]
+pub fn spec_paths(document: &Document) -> Vec<&Spanned<String>> {
+    let mut paths: Vec<_> = document.openapi.values().map(|config| &config.file).collect();
+    let of_routes = document.route.iter().map(|route| &route.second);
+    let sets = [&document.defaults].into_iter().chain(document.profile.values().map(|profile| &profile.value));
+    for policies in sets.chain(of_routes) {
+        let validate = policies.validate.as_ref().and_then(|written| written.as_set());
+        paths.extend(validate.into_iter().flat_map(validate::Config::files));
+    }
+    paths
+}
+
 /// Compiles a document; `None` when an error was pushed.
 pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snapshot> {
     let errors = diagnostics.errors();
@@ -108,7 +123,9 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
         |path, diagnostics| input.assets.require(path, diagnostics).cloned(),
         diagnostics,
     );
-    let routes = routes(input, &layered, &index, (&mut limits, &mut context), diagnostics);
+    let descriptions = descriptions(input, diagnostics);
+    let references = References::new(&input.assets.specs, &descriptions);
+    let routes = routes(input, &layered, &index, (&mut limits, &mut context, &references), diagnostics);
     let limits = limits.finish(diagnostics);
     let names: Vec<RouteName> = document.route.iter().enumerate().map(|(at, route)| name_of(at, route)).collect();
     let matches = document.route.iter().zip(&names).enumerate();
@@ -127,6 +144,7 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
         consumers,
         key_rings: rings.into_current(),
         limits,
+        descriptions: descriptions.into_iter().filter_map(|(name, compiled)| Some((name, compiled?))).collect(),
         trusted_proxies,
     })
 }
@@ -134,6 +152,14 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
 fn consumers(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Arc<Consumers>> {
     let previous = input.previous.and_then(|previous| previous.consumers.as_ref());
     auth::compile_consumers(input.consumers?, previous, diagnostics)
+}
+
+fn descriptions(input: &Input<'_>, diagnostics: &mut Diagnostics) -> BTreeMap<String, Option<Arc<Description>>> {
+    let compile = |(name, config): (&String, &Spanned<openapi::Config>)| {
+        let previous = input.previous.and_then(|previous| previous.descriptions.get(name));
+        (name.clone(), openapi::compile(name, config, &input.assets.specs, previous, diagnostics))
+    };
+    input.document.openapi.iter().map(compile).collect()
 }
 
 fn listeners(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Vec<Listener> {
@@ -380,7 +406,7 @@ fn routes(
     input: &Input<'_>,
     layered: &[RoutePolicies],
     index: &HashMap<String, usize>,
-    (limits, context): (&mut LedgerBuilder<'_>, &mut auth::Context<'_>),
+    (limits, context, references): (&mut LedgerBuilder<'_>, &mut auth::Context<'_>, &References<'_>),
     diagnostics: &mut Diagnostics,
 ) -> Vec<Route> {
     let document = input.document;
@@ -408,6 +434,7 @@ fn routes(
             sources: input.sources,
             limits: &mut *limits,
             identity: &mut *context,
+            references,
         };
         let policies = Policies::compile(policies, around, diagnostics);
         let upstream = target(route, index, diagnostics);
@@ -534,6 +561,21 @@ fn unused(document: &Document, diagnostics: &mut Diagnostics) {
     for (name, config) in &document.upstream {
         if !named.iter().any(|reference| reference.value == *name) {
             let message = format!("upstream {name:?} is used by no route");
+            diagnostics.push(Diagnostic::warning("unused", config.span, message));
+        }
+    }
+    let policies = || {
+        let routes = document.route.iter().map(|route| &route.second);
+        let profiles = document.profile.values().map(|profile| &profile.value);
+        [&document.defaults].into_iter().chain(profiles).chain(routes)
+    };
+    for (name, config) in &document.openapi {
+        let uses = |policies: &RoutePolicies| {
+            let validate = policies.validate.as_ref().and_then(|written| written.as_set());
+            validate.and_then(|validate| validate.openapi.as_ref()).is_some_and(|used| used.value == *name)
+        };
+        if !policies().any(uses) {
+            let message = format!("description {name:?} is used by no route");
             diagnostics.push(Diagnostic::warning("unused", config.span, message));
         }
     }

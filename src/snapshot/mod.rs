@@ -6,12 +6,13 @@
 mod compile;
 pub mod tls;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rustls::ClientConfig;
 
-pub use self::compile::{Assets, Input, address, compile, paths};
+pub use self::compile::{Assets, Input, address, compile, paths, spec_paths};
 use crate::model::ids::RouteName;
 use crate::model::listener::ListenerSpec;
 use crate::model::prefixes::PrefixSet;
@@ -19,6 +20,7 @@ use crate::model::source::Origin;
 use crate::policy::Policies;
 use crate::policy::auth::{Consumers, KeyRing};
 use crate::policy::rate_limit::Ledger;
+use crate::policy::validate::openapi::Description;
 use crate::routing::Router;
 use crate::upstream::{Split, Upstream};
 
@@ -41,6 +43,8 @@ pub struct Snapshot {
     pub key_rings: Vec<Arc<KeyRing>>,
     /// The buckets of its rate limits.
     pub limits: Ledger,
+    /// Descriptions of APIs by name: the next snapshot takes over those whose files are equal.
+    pub descriptions: BTreeMap<String, Arc<Description>>,
     /// Whose forwarding fields are believed.
     pub trusted_proxies: PrefixSet,
 }

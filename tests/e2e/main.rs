@@ -58,3 +58,5 @@ mod strictness;
 mod upgrades;
 #[cfg(test)]
 mod upstreams;
+#[cfg(test)]
+mod validation;
