@@ -64,6 +64,19 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "tiered-api.toml",
+        &[
+            ("http://api.example.com/things", "401 api -"),
+            ("-H x-api-key:nobody-s-key http://api.example.com/things", "401 api -"),
+            ("-H x-api-key:free-key-of-the-example http://api.example.com/things", "200 api api"),
+            ("-H x-api-key:free-key-of-the-example --repeat 21 http://api.example.com/things", "429 api -"),
+            ("-H x-api-key:premium-key-of-the-example --repeat 90 http://api.example.com/things", "200 api api"),
+            ("-H x-api-key:premium-key-of-the-example --repeat 101 http://api.example.com/things", "429 api -"),
+            ("-H x-api-key:free-key-of-the-example http://api.example.com/reports/7", "403 reports -"),
+            ("-H x-api-key:premium-key-of-the-example http://api.example.com/reports/7", "200 reports api"),
+        ],
+    ),
+    (
         "websocket-and-grpc.toml",
         &[
             ("-H upgrade:websocket -H connection:upgrade http://app.example.com:8080/live", "101 live live"),

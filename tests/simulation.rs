@@ -31,8 +31,8 @@ use portcullis::pipeline::receive::{Facts, receive};
 use portcullis::pipeline::route::route;
 use portcullis::snapshot::Snapshot;
 use portcullis::snapshot::tls::bundled_roots;
-use portcullis::upstream::InFlight;
 use portcullis::upstream::breaker::BreakerState;
+use portcullis::upstream::{Endpoint, InFlight};
 
 const LIMIT: u32 = 12;
 const PROBES: u32 = 3;
@@ -52,6 +52,8 @@ endpoints = ["http://10.0.0.1", "http://10.0.0.2", "http://10.0.0.3", "http://10
 balance = "least_request"
 breaker = {{ failure_ratio = "60%", min_requests = 20, window = "10s", open_for = "2s", half_open_requests = {PROBES}, consecutive_failures = 15 }}
 concurrency = {{ limit = {LIMIT}, queue = 6, queue_timeout = "300ms" }}
+outlier = {{ consecutive_failures = 4, eject_for = "3s", max_ejected = "50%" }}
+slow_start = "5s"
 
 [upstream.standby]
 endpoints = ["http://10.0.1.1"]
@@ -307,7 +309,8 @@ impl Simulation {
             Doing::Attempting { attempt, in_flight, began, attempted, probe } => {
                 let Attempt { endpoint, mut guard, .. } = attempt;
                 let upstream = flight.plan.upstream.upstream.name().as_str().to_owned();
-                in_flight.judged(attempted.outcome, self.now);
+                flight.plan.upstream.upstream.judged(&in_flight, attempted.outcome, self.now);
+                self.check_ejections();
                 guard.judged(attempted, self.now.since(began), self.now);
                 if probe {
                     self.tally(&upstream).probes -= 1;
@@ -446,6 +449,19 @@ impl Simulation {
         self.saw(how);
     }
 
+    /// Never more than half of the four endpoints are ejected.
+    fn check_ejections(&mut self) {
+        let upstreams = self.snapshot.upstreams.iter().map(|entry| &entry.upstream);
+        let Some(api) = upstreams.into_iter().find(|upstream| upstream.name().as_str() == "api") else { return };
+        let endpoints = api.roster().endpoints();
+        let is_ejected = |endpoint: &&Arc<Endpoint>| endpoint.health.ejected_until(self.now).is_some();
+        let ejected = endpoints.as_slice().iter().filter(is_ejected).count();
+        assert!(ejected <= 2, "seed {}: {ejected} of four are ejected", self.seed);
+        if ejected > 0 {
+            self.saw("ejection");
+        }
+    }
+
     /// Retries of the whole run within the share of its requests, the floor for each second, and one window of it.
     fn check_budget(&self) {
         let seconds = self.now.since(Instant::from_nanos(1_000_000_000)).as_secs_f64();
@@ -474,6 +490,7 @@ fn invariants_hold_whatever_happens() {
         "relayed",
         "retry",
         "probe",
+        "ejection",
         "reload",
         "refused",
         "stood in for",

@@ -215,7 +215,7 @@ def envoy(binary, setup):
     return [find("envoy"), "--config-path", str(path), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
 
 
-def ours(binary, setup):
+def ours(binary, setup, upstream="", route=""):
     """Portcullis: forwarding headers and metrics are part of its defaults and stay on in every scenario."""
     log = f'{{ path = "{setup.folder}/access.log", format = "json" }}' if setup.log else "false"
     config = f"""
@@ -233,23 +233,63 @@ address = "127.0.0.1:{setup.port}"
 [upstream.origin]
 endpoints = ["http://127.0.0.1:{setup.origin_port}"]
 pool = {{ idle = {CONNECTIONS_KEPT} }}
-
+{upstream}
 [[route]]
 name = "all"
 match = "/*"
 upstream = "origin"
+{route}
 """
     path = setup.folder / "portcullis.toml"
     path.write_text(config)
     return [str(binary), "run", "-c", str(path)]
 
 
+def ours_bare(binary, setup):
+    """Without the retries that are on by default."""
+    return ours(binary, setup, route="retry = false")
+
+
+GUARDED = """breaker = true
+concurrency = { limit = 1000, queue = 100 }
+health_check = { tcp = true, interval = "1s" }
+outlier = { consecutive_failures = 5, max_ejected = "100%" }
+slow_start = "5s"
+"""
+RESILIENT = """retry = { attempts = 3 }
+fallback = [{ status = 503, body = "later" }]
+"""
+
+
+def ours_resilient(binary, setup):
+    """With everything that guards an upstream, and all that follows a failure: what a success pays for it."""
+    return ours(binary, setup, GUARDED, RESILIENT)
+
+
+def ours_hedged(binary, setup):
+    """The same, and each request may be hedged."""
+    return ours(binary, setup, GUARDED, RESILIENT + 'hedge = { after = "1s" }\n')
+
+
+def ours_admission(binary, setup):
+    """With limits by address that are never used up."""
+    return ours(binary, setup, route='rate_limit = [{ key = "client.ip", rate = "1000000/s", burst = 1000000 }]')
+
+
 PEERS = {"ours": ours, "nginx": nginx, "haproxy": haproxy, "envoy": envoy}
+# ours in other ways, to be named by --only: what a policy costs is the ratio of two of these
+VARIANTS = {
+    "ours-bare": ours_bare,
+    "ours-resilient": ours_resilient,
+    "ours-hedged": ours_hedged,
+    "ours-limited": ours_admission,
+}
+ALL = PEERS | VARIANTS
 
 
 def missing(name, binary):
     """Why a peer can't take part, or None."""
-    if name == "ours":
+    if name.startswith("ours"):
         return None if binary.is_file() else f"{binary} is not built (make load builds it)"
     return None if find(name) else f"{name} is not installed (make load installs it)"
 

@@ -33,7 +33,7 @@ MODES = {"off": "nothing on", "log": "JSON access log and metrics"}
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", type=Path, default=REPOSITORY / "target/release/portcullis", help="our release build")
-    parser.add_argument("--only", type=names(peers.PEERS), default=list(peers.PEERS), help="some of: " + ",".join(peers.PEERS))
+    parser.add_argument("--only", type=names(peers.ALL), default=list(peers.PEERS), help="some of: " + ",".join(peers.ALL))
     parser.add_argument("--sizes", type=names(peers.BODIES), default=list(peers.BODIES), help="some of: " + ",".join(peers.BODIES))
     parser.add_argument("--modes", type=names(MODES), default=list(MODES), help="some of: " + ",".join(MODES))
     parser.add_argument("--seconds", type=bounded(1, 60), default=5, help="length of one measurement")
@@ -102,7 +102,7 @@ def turn(name, size, mode, options, work, origin_port):
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-{size}-{mode}-", dir=work))
     port, admin_port = meter.free_ports(2)
     setup = peers.Setup(folder, port, admin_port, origin_port, mode == "log", options.forwarded)
-    command = peers.PEERS[name](options.binary.resolve(), setup)
+    command = peers.ALL[name](options.binary.resolve(), setup)
     url = f"http://127.0.0.1:{port}/{size}"
 
     def load(seconds):
@@ -230,7 +230,7 @@ def doubts(results):
 
 def version(name, binary):
     flag = {"nginx": "-v", "haproxy": "-v"}.get(name, "--version")
-    program = str(binary) if name == "ours" else peers.find(name)
+    program = str(binary) if name.startswith("ours") else peers.find(name)
     done = subprocess.run([program, flag], check=False, capture_output=True, text=True, timeout=10)
     said = (done.stdout + done.stderr).strip().splitlines()
     return said[0].replace(str(program), "").strip(" :") if said else "unknown"

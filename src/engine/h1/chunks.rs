@@ -238,7 +238,9 @@ mod tests {
     fn check(grammar: Grammar, body: &str, expected: Result<(&str, &str, bool), Malformed>) {
         for step in [1, 2, 7, usize::MAX] {
             let read = read(grammar, body.as_bytes(), step);
-            let read = read.map(|(data, at, ended)| (String::from_utf8(data).unwrap(), body.get(at..).expect("a boundary").to_owned(), ended));
+            let read = read.map(|(data, at, ended)| {
+                (String::from_utf8(data).unwrap(), body.get(at..).expect("a boundary").to_owned(), ended)
+            });
             let expected = expected.map(|(data, rest, ended)| (data.to_owned(), rest.to_owned(), ended));
             assert_eq!(read, expected, "{body:?} by {step}");
         }
