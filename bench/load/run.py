@@ -45,7 +45,7 @@ def arguments():
     parser.add_argument("--forwarded", action="store_true", help="peers write X-Forwarded-For, -Proto and X-Request-Id, as ours always does")
     parser.add_argument("--strace", action="store_true", help="also count system calls per request, in runs of their own")
     parser.add_argument("--perf", action="store_true", help="also name the hottest symbols, in runs of their own")
-    parser.add_argument("--out", type=Path, default=HERE / "work", help="folder for results.json and results.md")
+    parser.add_argument("--out", type=lambda path: Path(path).resolve(), default=HERE / "work", help="folder for results.json and results.md")
     return parser.parse_args()
 
 

@@ -7,6 +7,7 @@
 use serde_json::Value as Json;
 
 use super::node::{Node, Secret, Value};
+use crate::model::credential::is_credential;
 use crate::model::diagnostic::{Diagnostic, Diagnostics};
 use crate::model::source::SourceSpan;
 
@@ -86,7 +87,8 @@ fn look_up(reference: &str, naming: u32, lookups: &mut dyn Lookups) -> Result<St
     }
 }
 
-/// The tree as JSON, with `<redacted ${env:NAME}>` in place of what came from a secret.
+/// The tree as JSON, with `<redacted ${env:NAME}>` in place of what came from a secret, and `<redacted>` for what was written in
+/// clear though its name or its place in a URL says that it is one.
 #[must_use]
 pub fn redacted(node: &Node) -> Json {
     match (&node.value, &node.secret) {
@@ -95,12 +97,35 @@ pub fn redacted(node: &Node) -> Json {
         (Value::Bool(value), None) => Json::Bool(*value),
         (Value::Integer(value), None) => Json::from(*value),
         (Value::Float(value), None) => Json::from(*value),
-        (Value::String(text), None) => Json::String(text.clone()),
+        (Value::String(text), None) => Json::String(url_without_credentials(text)),
         (Value::Array(items), None) => items.iter().map(redacted).collect(),
         (Value::Table(entries), None) => {
-            Json::Object(entries.iter().map(|(key, item)| (key.text.clone(), redacted(item))).collect())
+            let shown = |key: &str, item: &Node| match (&item.value, &item.secret) {
+                (Value::String(_), None) if names_a_secret(key) => Json::String("<redacted>".to_owned()),
+                _ => redacted(item),
+            };
+            Json::Object(entries.iter().map(|(key, item)| (key.text.clone(), shown(&key.text, item))).collect())
         }
     }
+}
+
+/// Settings, and fields of `headers`, whose text is a secret. Narrower than what logs hide: `key` names a file here.
+fn names_a_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    matches!(key.as_str(), "password" | "token" | "authorization" | "proxy-authorization" | "cookie" | "x-api-key")
+}
+
+/// A URL without its user's password and the values of parameters that are credentials; any other text as it is.
+fn url_without_credentials(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let authority = authority.rsplit_once('@').map_or(authority.to_owned(), |(_, host)| format!("<redacted>@{host}"));
+    let Some((path, query)) = tail.split_once('?') else { return format!("{scheme}://{authority}{tail}") };
+    let shown = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((name, _)) if is_credential(name.as_bytes()) => format!("{name}=<redacted>"),
+        _ => pair.to_owned(),
+    });
+    format!("{scheme}://{authority}{path}?{}", shown.collect::<Vec<_>>().join("&"))
 }
 
 /// Replaces every secret of the tree by its reference in what was found: a later step may have quoted a value.
@@ -217,5 +242,18 @@ mod tests {
         scrub_all(&root, &mut diagnostics);
         let shown = format!("{diagnostics:?} {root:?}");
         assert!(!shown.contains("hush"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_written_in_clear_is_hidden_by_its_name_and_place() {
+        for (written, shown) in [
+            ("redis://user:pw@h:6379/0", "redis://<redacted>@h:6379/0"),
+            ("http://h/check?token=abc&x=1", "http://h/check?token=<redacted>&x=1"),
+            ("http://h:80/p", "http://h:80/p"),
+            ("no url: a@b", "no url: a@b"),
+        ] {
+            assert_eq!(url_without_credentials(written), shown);
+        }
+        assert!(names_a_secret("Authorization") && names_a_secret("password") && !names_a_secret("key"));
     }
 }

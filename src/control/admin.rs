@@ -328,7 +328,8 @@ async fn keys(State(shared): State<Shared>) -> Response {
         let status = ring.status(now);
         let source = match ring.source() {
             KeySource::File(_) => "file".to_owned(),
-            KeySource::Url { origin, target } => format!("{origin}{target}"),
+            // A query may hold what came from a secret.
+            KeySource::Url { origin, target } => format!("{origin}{}", target.split('?').next().unwrap_or_default()),
         };
         json!({
             "source": source,

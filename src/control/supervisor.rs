@@ -81,7 +81,8 @@ impl Refused {
         for finding in self.diagnostics.as_array().into_iter().flatten() {
             let text = |key: &str| finding.get(key).and_then(Json::as_str).unwrap_or_default();
             let line = finding.get("line").and_then(Json::as_u64).unwrap_or_default();
-            let at = format!("{}:{line}", text("file"));
+            let column = finding.get("column").and_then(Json::as_u64).unwrap_or_default();
+            let at = format!("{}:{line}:{column}", text("file"));
             tracing::error!(code = text("code"), at, detail = text("message"), help = text("help"), "configuration");
         }
     }

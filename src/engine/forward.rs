@@ -91,7 +91,11 @@ impl<'a> Run<'a> {
                 }
                 Move::End(rejection) => {
                     return match held {
-                        Some(answer) => self.relay(route, &plan, answer, upload).await,
+                        Some(answer) => {
+                            // How far the body has come is said of a later attempt than the one that answered.
+                            upload.give_up();
+                            self.relay(route, &plan, answer, upload).await
+                        }
                         None => self.refuse_on(Some(route), rejection).await,
                     };
                 }

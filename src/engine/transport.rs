@@ -14,6 +14,7 @@
 
 use std::future::Future as _;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -24,6 +25,7 @@ use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType, raw_connect::ProxyDigest,
 };
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -257,13 +259,13 @@ impl Transport {
         if channel.peer_closed || !channel.arrived.is_empty() || !channel.waiting.is_empty() {
             return false;
         }
-        // Anything to read (data, end or error) makes it unusable: an idle peer has nothing to say. Sockets are asked
-        // directly, because a poll may be put off by the runtime's budget.
+        // Anything to read (data, end or error) makes it unusable: an idle peer has nothing to say. The kernel is asked,
+        // because the runtime knows only what came before it last waited.
         let would_block =
             |result: io::Result<usize>| result.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         match &channel.io {
-            Io::Tcp(stream) => would_block(stream.try_read(&mut [0])),
-            Io::Unix(stream) => would_block(stream.try_read(&mut [0])),
+            Io::Tcp(stream) => would_block(SockRef::from(stream).peek(&mut [MaybeUninit::uninit()])),
+            Io::Unix(stream) => would_block(SockRef::from(stream).peek(&mut [MaybeUninit::uninit()])),
             _ => channel.poll_read_more(&mut Context::from_waker(Waker::noop()), LEAST_ROOM).is_pending(),
         }
     }

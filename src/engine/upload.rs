@@ -174,6 +174,13 @@ impl Upload {
         self.state = if self.has_body { State::Open } else { State::Ended };
     }
 
+    /// Nothing more goes upstream: the attempt that would take it is not the one under way.
+    pub fn give_up(&mut self) {
+        if self.state == State::Open {
+            self.state = State::Abandoned;
+        }
+    }
+
     /// Whether another attempt can be sent the whole body.
     #[must_use]
     pub const fn can_restart(&self) -> bool {

@@ -375,7 +375,11 @@ impl H1Upstream {
             head::Framing::UntilClose => Reading::UntilClose,
         };
         // the end of a connection ends what only that can end
-        self.persists = parts.persists && !matches!(self.reading, Reading::UntilClose);
+        // A 204 that announces content (RFC 9110 §8.6, RFC 9112 §6.1) may still send it.
+        let announces = !matches!(parts.framing, head::Framing::UntilClose | head::Framing::Length(0));
+        self.persists = parts.persists
+            && !matches!(self.reading, Reading::UntilClose)
+            && !(head.status == StatusCode::NO_CONTENT && announces);
         Ok(Received::Final(head, length))
     }
 

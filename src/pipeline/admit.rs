@@ -9,6 +9,7 @@ use super::exchange::Exchange;
 use super::inquiry::{Inquiry, Reply};
 use crate::model::answer::Answer;
 use crate::model::clock::Now;
+use crate::model::request::RequestView;
 use crate::model::verdict::{Admission as Judged, Decision, PolicyName, Rejection, Verdict};
 use crate::policy::auth::Ruling;
 use crate::policy::cors;
@@ -122,7 +123,7 @@ fn ask(step: Step, route: &Route, exchange: &mut Exchange, reply: Option<Reply>,
         Step::Cors => origin(cors.as_ref()?, exchange),
         Step::Auth => caller(auth.as_ref()?, exchange, reply, now),
         Step::Head => head(validate.as_ref()?, exchange),
-        Step::Redirect => redirected(redirect.as_ref()?, exchange),
+        Step::Redirect => redirected(redirect.as_ref()?, auth.as_ref(), exchange),
         Step::Respond => Some(responded(respond.as_ref()?, exchange)),
     }
 }
@@ -186,8 +187,16 @@ fn head(validate: &Slot<validate::Validate>, exchange: &mut Exchange) -> Option<
     note(exchange, admission?)
 }
 
-fn redirected(redirect: &Slot<redirect::Redirect>, exchange: &mut Exchange) -> Option<Admission> {
-    let answer = redirect.policy.decide(&exchange.view(), exchange.matched_prefix)?;
+fn redirected(
+    redirect: &Slot<redirect::Redirect>,
+    auth: Option<&Slot<auth::Auth>>,
+    exchange: &mut Exchange,
+) -> Option<Admission> {
+    let view = exchange.view();
+    // A key in the query is for this gateway, not for whoever the client is sent to.
+    let query = view.query.zip(auth).and_then(|(query, auth)| auth.policy.edit_query(query));
+    let view = RequestView { query: query.as_deref().or(view.query), ..view };
+    let answer = redirect.policy.decide(&view, exchange.matched_prefix)?;
     exchange.decisions.push(answered(PolicyName::Redirect, "sent elsewhere"));
     Some(Admission::Answer(answer))
 }

@@ -15,6 +15,7 @@ use crate::model::grpc::{self, is_grpc};
 use crate::model::response::{BodyLength, ResponseHead};
 use crate::model::verdict::{Code, PolicyName, Rejection};
 use crate::policy::auth::Auth;
+use crate::policy::auth::identity;
 pub use crate::policy::fallback::Compiled as Step;
 use crate::policy::hedge::Hedge;
 use crate::policy::hygiene::forwarding::{self, Hop};
@@ -136,6 +137,9 @@ pub fn plan<'s>(
             version: exchange.version,
         },
     );
+    for name in &snapshot.identity_fields {
+        identity::remove(&mut headers, name);
+    }
     if let Some(auth) = auth {
         auth.policy.edit_request(exchange.principal.as_deref(), exchange.identity_fields.as_ref(), &mut headers);
     }
@@ -224,7 +228,9 @@ impl<'s> Plan<'s> {
     /// Turns to another upstream, which gets the same request.
     pub fn turn_to(&mut self, snapshot: &'s Snapshot, exchange: &mut Exchange, index: usize) -> Result<(), Rejection> {
         (self.upstream_index, self.upstream) = (index, entry(snapshot, index)?);
-        self.hash = self.upstream.upstream.hash(&exchange.view());
+        let route = exchange.route.and_then(|index| snapshot.routes.get(index));
+        let view = route.map_or_else(|| exchange.view(), |route| exchange.view_on(&route.name));
+        self.hash = self.upstream.upstream.hash(&view);
         exchange.upstream = Some(self.upstream.upstream.name().clone());
         Ok(())
     }

@@ -108,6 +108,8 @@ pub struct History {
 pub struct Means<'a> {
     /// The route's policy; `None` where it is switched off.
     pub retry: Option<&'a Retry>,
+    /// Something may stand in for an answer that is a failure.
+    pub has_fallback: bool,
     /// The upstream's budget.
     pub budget: &'a RetryBudget,
     /// When the request's time is over.
@@ -125,13 +127,19 @@ pub fn judge(method: &Method, attempted: Attempted, history: History, means: &Me
     if attempted.stale && repeatable && history.can_restart && !history.replaced {
         return Judgement::Replace;
     }
-    if !has_failed(attempted, means.retry) {
+    let stood_in = means.retry.is_none() && means.has_fallback && is_unavailable(attempted.outcome);
+    if !stood_in && !has_failed(attempted, means.retry) {
         return Judgement::Accept;
     }
     match again(method, attempted, history, means) {
         Ok(wait) => Judgement::Again(wait),
         Err(reason) => Judgement::GiveUp(reason),
     }
+}
+
+/// Whether it is a failure by default, for a route that says nothing of which answers are: 502, 503 or 504.
+const fn is_unavailable(outcome: Outcome) -> bool {
+    matches!(outcome, Outcome::Status(status) if matches!(status.as_u16(), 502..=504))
 }
 
 /// Whether the outcome is a failure: there is no answer, or one that `retry.on` names.
@@ -250,7 +258,14 @@ mod tests {
     #[track_caller]
     fn check(method: &Method, attempted: Attempted, history: History, expected: Judgement) {
         let (retry, budget) = (policy(), RetryBudget::default());
-        let means = Means { retry: Some(&retry), budget: &budget, deadline: None, now: Instant::default(), random: 0 };
+        let means = Means {
+            retry: Some(&retry),
+            has_fallback: false,
+            budget: &budget,
+            deadline: None,
+            now: Instant::default(),
+            random: 0,
+        };
         assert_eq!(judge(method, attempted, history, &means), expected, "{method} {attempted:?} {history:?}");
     }
 
@@ -305,7 +320,14 @@ mod tests {
     #[test]
     fn without_a_policy_only_a_stale_connection_is_replaced() {
         let budget = RetryBudget::default();
-        let means = Means { retry: None, budget: &budget, deadline: None, now: Instant::default(), random: 0 };
+        let means = Means {
+            retry: None,
+            has_fallback: false,
+            budget: &budget,
+            deadline: None,
+            now: Instant::default(),
+            random: 0,
+        };
         assert_eq!(judge(&Method::GET, STALE, FIRST, &means), Judgement::Replace);
         for attempted in [RESET, CONNECT] {
             assert_eq!(judge(&Method::GET, attempted, FIRST, &means), Judgement::GiveUp(Reason::NotCovered));
@@ -319,7 +341,8 @@ mod tests {
         let deadline = |seconds| Some(Deadline::new(now, Duration::from_secs(seconds), Limit::Request));
         let asked = Attempted { retry_after: Some(Duration::from_secs(2)), ..status(503) };
         let judged = |deadline| {
-            let means = Means { retry: Some(&retry), budget: &budget, deadline, now, random: u64::MAX };
+            let means =
+                Means { retry: Some(&retry), has_fallback: false, budget: &budget, deadline, now, random: u64::MAX };
             judge(&Method::GET, asked, FIRST, &means)
         };
         assert_eq!(judged(deadline(3)), Judgement::Again(Duration::from_secs(2)));
@@ -329,7 +352,14 @@ mod tests {
     #[test]
     fn a_spent_budget_ends_retries() {
         let (retry, budget) = (policy(), RetryBudget::default());
-        let means = Means { retry: Some(&retry), budget: &budget, deadline: None, now: Instant::default(), random: 0 };
+        let means = Means {
+            retry: Some(&retry),
+            has_fallback: false,
+            budget: &budget,
+            deadline: None,
+            now: Instant::default(),
+            random: 0,
+        };
         let granted = (0..100).filter(|_| judge(&Method::GET, RESET, FIRST, &means) == AT_ONCE).count();
         assert_eq!(granted, 30, "3 a second for 10 seconds");
         assert_eq!(judge(&Method::GET, RESET, FIRST, &means), Judgement::GiveUp(Reason::Budget));

@@ -199,6 +199,7 @@ impl Pursuit {
         self.history.can_restart = cue.can_restart;
         let means = Means {
             retry: plan.retry,
+            has_fallback: !plan.fallback.is_empty(),
             budget: &plan.upstream.upstream.demand().budget,
             deadline: plan.deadline,
             now: cue.now,

@@ -178,12 +178,11 @@ fn set_path(exchange: &mut Exchange) -> Result<(), Rejection> {
 
 /// `100-continue` is the only expectation there is (RFC 9110 §10.1.1); HTTP/1.0 has none.
 fn expectation(exchange: &Exchange) -> Result<(), Rejection> {
-    match exchange.headers.get(EXPECT) {
-        Some(expect)
-            if exchange.version != Version::HTTP_10 && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") =>
-        {
-            Err(Rejection::new(Code::ExpectationFailed, "an expectation other than 100-continue"))
-        }
-        _ => Ok(()),
+    let mut expected = exchange.headers.get_all(EXPECT).iter();
+    if exchange.version != Version::HTTP_10
+        && !expected.all(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    {
+        return Err(Rejection::new(Code::ExpectationFailed, "an expectation other than 100-continue"));
     }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use crate::model::verdict::{Admission, Code, Decision, PolicyName, Rejection, Ve
 use crate::policy::Policies;
 use crate::policy::Slot;
 pub use crate::policy::compress::{Encoder, EncoderError};
-use crate::policy::cors::Cors;
+use crate::policy::cors::{Cors, Ruling};
 use crate::policy::fallback::PORTCULLIS_FALLBACK;
 use crate::policy::hygiene::forwarding;
 pub use crate::policy::hygiene::hop_by_hop::Upgrading;
@@ -182,8 +182,15 @@ fn tell(limits: Option<&Slot<RateLimit>>, exchange: &Exchange, head: &mut Respon
 }
 
 fn grant(cors: Option<&Slot<Cors>>, exchange: &Exchange, head: &mut ResponseHead) {
-    if let (Some(cors), Some(grant)) = (cors, &exchange.cors) {
-        cors.policy.apply(grant, &mut head.headers);
+    let Some(cors) = cors else { return };
+    match &exchange.cors {
+        Some(grant) => cors.policy.apply(grant, &mut head.headers),
+        // Refused before `cors` was asked, by a limit of addresses: the page may read why all the same.
+        None => {
+            if let (_, Ruling::GoOn(grant)) = cors.policy.decide(&exchange.view()) {
+                cors.policy.apply(&grant, &mut head.headers);
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ mod certificate;
 mod config;
 mod consumers;
 mod forward;
-mod identity;
+pub mod identity;
 mod keys;
 mod password;
 mod token;
@@ -395,7 +395,11 @@ impl Auth {
         if let Some(header) = self.api_key.as_ref().and_then(|places| places.header.as_ref()) {
             identity::remove(headers, header);
         }
-        if principal.is_some_and(|principal| principal.method() == AuthMethod::Basic) {
+        // Also when another method knew the caller first.
+        let is_basic = |value: &HeaderValue| {
+            value.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic "))
+        };
+        if self.basic.is_some() && headers.get_all(AUTHORIZATION).iter().any(is_basic) {
             headers.remove(AUTHORIZATION);
         }
         self.identity.write(principal, headers);
@@ -419,10 +423,9 @@ impl Auth {
         Some(rest.join("&"))
     }
 
-    /// Whether a header field is one that only the gateway writes.
-    #[must_use]
-    pub fn writes(&self, name: &HeaderName) -> bool {
-        self.identity.names().any(|written| written == name)
+    /// The fields that only the gateway, or the service that it asks, may write.
+    pub fn fields(&self) -> impl Iterator<Item = &HeaderName> {
+        self.identity.names().chain(self.forward.iter().flat_map(Forward::claims))
     }
 }
 

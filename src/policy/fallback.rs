@@ -26,8 +26,8 @@ const MAX_STEPS: usize = 8;
 
 /// `fallback`: what answers when the upstream can't, tried one after the other: another upstream, or a fixed response,
 /// which ends the list. It takes over when the circuit breaker, the concurrency limit or the health of the endpoints
-/// refuses the request, and when its last attempt failed in a way that `retry.on` names (without a `retry`: when there
-/// was no answer). The response says so in `Portcullis-Fallback` and `Proxy-Status`.
+/// refuses the request, and when its last attempt failed in a way that `retry.on` names (with `retry = false`: no answer, 502,
+/// 503 or 504). When the request's own time is over, nothing stands in. The response says so in `Portcullis-Fallback` and `Proxy-Status`.
 pub type Config = Vec<Spanned<Step>>;
 
 /// One step: either `upstream`, or `status` with what belongs to it.

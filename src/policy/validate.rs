@@ -262,6 +262,17 @@ pub struct HeadJudgement {
 }
 
 impl Validate {
+    /// Whether bodies are looked into, and not only counted.
+    #[must_use]
+    pub fn judges_bodies(&self) -> bool {
+        let rules = match self.rules.as_deref() {
+            Some(Rules::OpenApi { .. }) => true,
+            Some(Rules::Schemas { body, required, .. }) => body.is_some() || *required,
+            None => false,
+        };
+        rules || self.scans || !matches!(self.responses, Responses::Off)
+    }
+
     /// The limit on the body of this request; `None` when it has none. `upgrade`: the request asks to leave HTTP.
     #[must_use]
     pub fn body_limit(&self, headers: &HeaderMap, upgrade: bool) -> Option<BodyLimit> {

@@ -28,6 +28,9 @@ use crate::policy::{Policies, RoutePolicies, Surroundings, fallback};
 use crate::routing::Router;
 use crate::upstream::{self, ClientCertificate, DEMO, Split, Upstream};
 
+/// The most fields of a head that a listener may allow: a map of fields holds no more than 24,576.
+const MAX_HEADER_COUNT: u32 = 16_384;
+
 /// What a snapshot is made from.
 pub struct Input<'a> {
     /// What the operator wrote.
@@ -139,6 +142,7 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
         generation: input.previous.map_or(1, |previous| previous.generation + 1),
         listeners,
         router: found?,
+        identity_fields: identity_fields(&routes),
         routes,
         upstreams,
         consumers,
@@ -202,6 +206,10 @@ fn compile_listener(
     diagnostics: &mut Diagnostics,
 ) -> Option<Listener> {
     let address = address(&config.address, diagnostics);
+    if config.limits.header_count > MAX_HEADER_COUNT {
+        let message = format!("header_count is at most {MAX_HEADER_COUNT}: {}", config.limits.header_count);
+        diagnostics.push(Diagnostic::error("bad_value", name.span, message));
+    }
     let protocols = match &config.protocols {
         None if config.tls.is_some() => Protocols::BOTH,
         None => Protocols::H1,
@@ -452,6 +460,18 @@ fn routes(
     compiled
 }
 
+/// The fields by which upstreams are told of callers, whichever route says so: an upstream may be behind several.
+fn identity_fields(routes: &[Route]) -> Vec<http::HeaderName> {
+    let mut fields: Vec<http::HeaderName> = routes
+        .iter()
+        .filter_map(|route| route.policies.auth.as_ref())
+        .flat_map(|auth| auth.policy.fields().cloned())
+        .collect();
+    fields.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+    fields.dedup();
+    fields
+}
+
 /// The name of a route: the written one, or what it matches.
 fn name_of(at: usize, route: &RouteConfig) -> RouteName {
     if let Some(name) = &route.first.name {
@@ -552,6 +572,28 @@ fn check_target(route: &Spanned<RouteConfig>, policies: &Policies, diagnostics: 
                 .help("add `upstream`, `redirect` or `respond`"),
         ),
         Some(_) | None => {}
+    }
+    if let Some(respond) = &policies.respond {
+        let written = [
+            (route.second.retry.as_ref().map(|key| key.span), "retry"),
+            (route.second.hedge.as_ref().map(|key| key.span), "hedge"),
+            (route.second.fallback.as_ref().map(|key| key.span), "fallback"),
+            (route.second.rewrite.as_ref().map(|key| key.span), "rewrite"),
+            (
+                route
+                    .second
+                    .validate
+                    .as_ref()
+                    .map(|key| key.span)
+                    .filter(|_| policies.validate.as_ref().is_some_and(|validate| validate.policy.judges_bodies())),
+                "validate` of bodies, `openapi` or `responses",
+            ),
+        ];
+        for (span, name) in written.into_iter().filter_map(|(span, name)| span.zip(Some(name))) {
+            let message = format!("`{name}` on a route that answers by itself: no body is read and no upstream asked");
+            let help = format!("remove it, or `respond` ({})", respond.origin);
+            diagnostics.push(Diagnostic::error("dead_setting", span, message).help(help));
+        }
     }
 }
 

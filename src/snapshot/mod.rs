@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderName;
 use rustls::ClientConfig;
 
 pub use self::compile::{Assets, Input, address, compile, paths, spec_paths};
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub limits: Ledger,
     /// Descriptions of APIs by name: the next snapshot takes over those whose files are equal.
     pub descriptions: BTreeMap<String, Arc<Description>>,
+    /// The fields by which any route tells its upstream who calls: no client may send one, on whatever route.
+    pub identity_fields: Vec<HeaderName>,
     /// Whose forwarding fields are believed.
     pub trusted_proxies: PrefixSet,
 }

@@ -118,3 +118,19 @@ async fn a_refusal_of_the_client_s_own_doing_is_no_case_for_a_fallback() {
     let answer = gateway.client().await.request("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab").await;
     assert_eq!((answer.status, answer.field("portcullis-fallback")), (413, None));
 }
+
+#[tokio::test]
+async fn without_retry_a_failing_answer_is_stood_in_for_all_the_same() {
+    let (primary, primary_well) = switched("primary").await;
+    primary_well.store(false, Ordering::SeqCst);
+    let (standby, _) = switched("standby").await;
+    let config = config(&primary.url(), &standby.url());
+    let without: Vec<&str> = config.lines().filter(|line| !line.starts_with("retry")).collect();
+    let gateway = Gateway::start(&(without.join("\n") + "\nretry = false\n")).await;
+    let answer = gateway.get("/").await;
+    assert_eq!(
+        (answer.status, answer.text(), answer.field("portcullis-fallback")),
+        (200, "standby".to_owned(), Some("upstream"))
+    );
+    assert_eq!(primary.requests().len(), 1);
+}

@@ -463,3 +463,19 @@ async fn who_has_left_is_not_waited_for() {
     let _ = tokio::time::timeout(Duration::from_secs(5), slow.ended(0)).await.expect("the question is given up");
     assert_eq!(upstream.requests().len(), 0);
 }
+
+#[tokio::test]
+async fn nobody_forges_a_caller_on_another_route_to_the_same_upstream() {
+    let upstream = echo().await;
+    let (_folder, consumers) = consumers(&ann());
+    let plain = format!("[[route]]\nname = \"plain\"\nmatch = \"/plain/*\"\nupstream = \"{}\"\n", upstream.url());
+    let config = format!("{consumers}{}{plain}", route(&upstream, "{ api_key = { header = 'x-api-key' } }"));
+    let gateway = Gateway::start(&config).await;
+    let forged = "X-Portcullis-Principal: root\r\nx_portcullis_principal: root\r\nX-Portcullis-Groups: staff\r\n";
+    let seen = get_with(&gateway, "/plain/x", forged).await.json();
+    assert_eq!(
+        (&seen["principal"], &seen["groups"], &seen["alias"]),
+        (&json!("-"), &json!("-"), &json!("-")),
+        "{seen}"
+    );
+}

@@ -318,3 +318,48 @@ async fn grpc_timeout_is_passed_on_shrunk_and_ends_the_call() {
     assert_eq!(unit, "u", "{told}");
     assert!(micros > 0 && micros < 300_000, "{told}");
 }
+
+#[tokio::test]
+async fn an_answer_that_was_held_gets_no_byte_of_a_later_attempt_s_body() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    // Answers early, takes what comes, and lets its answer end when told.
+    let alive = Upstream::start(move |mut conn: Conn| {
+        let gate = held.clone();
+        async move {
+            conn.head().await?;
+            assert_eq!(conn.at_most(5).await, b"AAAAA");
+            conn.send("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\nConnection: close\r\n\r\nab").await?;
+            gate.passed().await;
+            conn.send("cd").await?;
+            let rest = conn.some().await?;
+            assert!(rest.is_empty(), "nothing more came: {:?}", String::from_utf8_lossy(&rest));
+            Ok(())
+        }
+    })
+    .await;
+    let refusing = Refusing::new();
+    let config = format!(
+        "[upstream.pair]\nendpoints = [\"{}\", \"{}\"]\n{}retry = {{ attempts = 2, on = [\"503\", \"connect\"], backoff = {{ base = \"1ms\" }} }}\n",
+        alive.url(),
+        refusing.url(),
+        all_to("pair")
+    );
+    let gateway = Gateway::start(&config).await;
+    let mut client = gateway.client().await;
+    // Whoever round robin begins with: one of two requests meets the living one first.
+    for _ in 0..2 {
+        client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\nAAAAA").await;
+        let head = client.head().await;
+        if head.status == 503 {
+            client.send("BBBBB").await;
+            gate.open();
+            let body = client.body_of(&head, "PUT").await;
+            assert_eq!((body.bytes.as_slice(), body.whole), (&b"abcd"[..], true));
+            assert_eq!(alive.requests().len(), 1);
+            return;
+        }
+        client = gateway.client().await;
+    }
+    panic!("the living one was never first");
+}

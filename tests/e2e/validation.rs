@@ -477,7 +477,7 @@ async fn a_broken_description_is_refused_at_its_own_place_and_changes_nothing() 
     let replace = |text: &str| super::harness::tls::replace(Path::new(&file), text);
     replace(&good.replace("integer", "intger"));
     let finding = gateway.event("the finding", |event| event.field("code") == Some("bad_schema")).await;
-    assert!(finding.field("at").is_some_and(|at| at.ends_with("spec.yaml:7")), "{finding:?}");
+    assert!(finding.field("at").is_some_and(|at| at.ends_with("spec.yaml:7:47")), "{finding:?}");
     assert_eq!(gateway.get("/a?q=1").await.status, 200, "the one before stays in force");
     let before = gateway.generation().await;
     replace(&good.replace("integer", "boolean"));

@@ -27,13 +27,13 @@ pub fn request(head: &Bytes, fields: usize) -> Option<request::Parts> {
     parts.uri = uri(head, target)?;
     parts.version = if version == b"HTTP/1.1" { Version::HTTP_11 } else { Version::HTTP_10 };
     // room for what an attempt adds
-    parts.headers.reserve(fields);
+    parts.headers.try_reserve(fields).ok()?;
     for line in lines.take_while(|line| !line.is_empty()) {
         let colon = line.iter().position(|byte| *byte == b':')?;
         let (name, value) = line.split_at_checked(colon)?;
         let value = value.get(1..)?.trim_ascii();
         let value = HeaderValue::from_maybe_shared(head.slice_ref(value)).ok()?;
-        parts.headers.append(HeaderName::from_bytes(name).ok()?, value);
+        parts.headers.try_append(HeaderName::from_bytes(name).ok()?, value).ok()?;
     }
     Some(parts)
 }
@@ -144,9 +144,11 @@ impl Response {
             // Both: the coding is right (RFC 9112 §6.3), and whoever sent it is not to be trusted with a second one; nor
             // is one that chunks in HTTP/1.0.
             persists &= headers.remove(CONTENT_LENGTH).is_none() && self.version == Version::HTTP_11;
-            match fields::members(&headers, &TRANSFER_ENCODING).last() {
-                Some(coding) if coding.eq_ignore_ascii_case("chunked") => Framing::Chunked,
-                _ => Framing::UntilClose,
+            let mut codings = fields::members(&headers, &TRANSFER_ENCODING);
+            // No TE was sent, so no other coding may come (RFC 9112 §7.4), and none is taken off.
+            match (codings.next(), codings.next()) {
+                (Some(coding), None) if coding.eq_ignore_ascii_case("chunked") => Framing::Chunked,
+                _ => return Err("a transfer coding other than chunked"),
             }
         } else {
             content_length(&headers)?.map_or(Framing::UntilClose, Framing::Length)
@@ -223,8 +225,10 @@ mod tests {
         let framing = |fields: &str| read(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).map(|head| head.framing);
         assert_eq!(framing("Content-Length: 5\r\n"), Ok(Framing::Length(5)));
         assert_eq!(framing("Content-Length: 5\r\nContent-Length: 5, 5\r\n"), Ok(Framing::Length(5)));
-        assert_eq!(framing("Transfer-Encoding: gzip, Chunked\r\nContent-Length: 5\r\n"), Ok(Framing::Chunked));
-        assert_eq!(framing("Transfer-Encoding: chunked, gzip\r\n"), Ok(Framing::UntilClose));
+        assert_eq!(framing("Transfer-Encoding: Chunked\r\nContent-Length: 5\r\n"), Ok(Framing::Chunked));
+        for codings in ["gzip, chunked", "chunked, gzip", "gzip", "chunked, chunked", "identity", ""] {
+            assert!(framing(&format!("Transfer-Encoding: {codings}\r\n")).is_err(), "{codings}");
+        }
         assert_eq!(framing(""), Ok(Framing::UntilClose));
         for length in ["5, 6", "", "-1", "+1", "1 1", "99999999999999999999", "5,"] {
             assert!(framing(&format!("Content-Length: {length}\r\n")).is_err(), "{length}");

@@ -92,7 +92,7 @@ fn is_member(group: &str) -> bool {
 }
 
 /// Removes a field in every spelling that could be taken for it.
-pub(super) fn remove(headers: &mut HeaderMap, name: &HeaderName) {
+pub fn remove(headers: &mut HeaderMap, name: &HeaderName) {
     headers.remove(name);
     let dashed =
         |text: &str| text.bytes().map(|byte| if byte == b'_' { b'-' } else { byte }).collect::<SmallVec<[u8; 48]>>();

@@ -416,18 +416,20 @@ fn a_service_s_challenge_and_fields_are_passed_on() {
 #[test]
 fn credentials_that_are_the_gateway_s_stay_here() {
     let auth = auth(settings("api_key = { header = 'x-api-key' }\nbasic = true"), b"");
-    let upstream = |method| {
+    let upstream = |method, authorization: &'static str| {
         let mut headers = HeaderMap::new();
-        for name in ["x-api-key", "x_api_key", "authorization"] {
+        for name in ["x-api-key", "x_api_key"] {
             headers.append(name, HeaderValue::from_static("secret"));
         }
+        headers.append("authorization", HeaderValue::from_static(authorization));
         auth.edit_request(Some(&Principal::new("ann", method, [], None)), None, &mut headers);
         let mut names: Vec<String> = headers.keys().map(ToString::to_string).collect();
         names.sort_unstable();
         names
     };
-    assert_eq!(upstream(AuthMethod::Basic), ["x-portcullis-principal"]);
-    assert_eq!(upstream(AuthMethod::Jwt), ["authorization", "x-portcullis-principal"]);
+    assert_eq!(upstream(AuthMethod::Basic, "Basic YTpi"), ["x-portcullis-principal"]);
+    assert_eq!(upstream(AuthMethod::ApiKey, "basic YTpi"), ["x-portcullis-principal"], "also when a key came first");
+    assert_eq!(upstream(AuthMethod::Jwt, "Bearer a.b.c"), ["authorization", "x-portcullis-principal"]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! JSON Schema: compiled once, asked for each message. The crate judges; what is wrong is worded here, without a value.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock, Weak};
@@ -62,12 +64,55 @@ impl Schema {
     }
 }
 
+/// What has been found out of the value that is being judged: which schema of which table a part of it meets. Alternatives
+/// that refer to each other would else be asked twice at each level, which is for ever at the sixtieth.
+type Known = HashMap<(usize, usize, usize), bool>;
+
+/// More than this is not kept for the next value.
+const KEPT: usize = 4096;
+
+/// What is known belongs to one judgement: after it, another value may stand at the same place in memory.
+fn judgement<T>(judge: impl FnOnce() -> T) -> T {
+    thread_local! {
+        static OPEN: Cell<bool> = const { Cell::new(false) };
+    }
+    if OPEN.replace(true) {
+        return judge();
+    }
+    let judged = judge();
+    OPEN.set(false);
+    KNOWN.with_borrow_mut(|known| {
+        known.clear();
+        known.shrink_to(KEPT);
+    });
+    judged
+}
+
+thread_local! {
+    static KNOWN: RefCell<Known> = RefCell::default();
+}
+
 impl Table {
     pub(super) fn is_valid(&self, root: usize, value: &Value) -> bool {
-        self.validators.get(root).and_then(OnceLock::get).is_none_or(|validator| validator.is_valid(value))
+        judgement(|| self.meets(root, value))
+    }
+
+    /// Asks each schema once of each part of the value.
+    fn meets(&self, root: usize, value: &Value) -> bool {
+        let place = (std::ptr::from_ref(self).addr(), root, std::ptr::from_ref(value).addr());
+        if let Some(known) = KNOWN.with_borrow(|known| known.get(&place).copied()) {
+            return known;
+        }
+        let meets = self.validators.get(root).and_then(OnceLock::get).is_none_or(|validator| validator.is_valid(value));
+        KNOWN.with_borrow_mut(|known| known.insert(place, meets));
+        meets
     }
 
     pub(super) fn explain(&self, root: usize, value: &Value, place: Place, pointer: &str, violations: &mut Violations) {
+        judgement(|| self.list(root, value, place, pointer, violations));
+    }
+
+    fn list(&self, root: usize, value: &Value, place: Place, pointer: &str, violations: &mut Violations) {
         let Some(validator) = self.validators.get(root).and_then(OnceLock::get) else { return };
         for error in validator.iter_errors(value) {
             if violations.is_full() {
@@ -78,7 +123,7 @@ impl Table {
             match referred(error.kind()) {
                 Some(other) => {
                     if let Some(part) = value.pointer(at) {
-                        self.explain(other, part, place, &whole, violations);
+                        self.list(other, part, place, &whole, violations);
                     }
                 }
                 None => violations.push(place, &whole, &message(error.kind())),
@@ -193,7 +238,7 @@ impl<'i> Keyword<'i> for Reference {
     }
 
     fn is_valid(&self, instance: &'i Value) -> bool {
-        self.table.upgrade().is_none_or(|table| table.is_valid(self.index, instance))
+        self.table.upgrade().is_none_or(|table| table.meets(self.index, instance))
     }
 }
 

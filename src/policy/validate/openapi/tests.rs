@@ -12,7 +12,7 @@ use crate::model::diagnostic::Diagnostics;
 use crate::model::source::SourceSpan;
 use crate::model::spec::{Places, SpecFile, Specs};
 
-const LIMITS: JsonLimits = JsonLimits { depth: 20, keys: 1000, string: 1000 };
+const LIMITS: JsonLimits = JsonLimits { depth: 64, keys: 1000, string: 1000 };
 
 /// Specs of one file, or of several that know each other by their names.
 fn specs(files: &[(&str, Value)]) -> Specs {
@@ -271,6 +271,27 @@ fn a_discriminator_chooses_the_branch() {
     check(r#"{"kind":"hund","lives":1}"#, "body  lacks the property \"tricks\"");
     check(r#"{"lives":1}"#, "body  lacks the property \"kind\"");
     check(r#"{"kind":"Cow"}"#, "body /kind is not one of [\"Cat\",\"Dog\",\"hund\"]");
+}
+
+/// Would take longer than the world is old, were each alternative asked anew at each of the sixty levels.
+#[test]
+fn alternatives_that_refer_back_are_asked_once_of_each_part() {
+    let node = |name: &str| {
+        json!({ "type": "object", "required": ["arg", "op"], "properties": {
+            "arg": { "$ref": "#/components/schemas/Expr" }, "op": { "enum": [name] },
+        } })
+    };
+    let either = ["Not", "Group"].map(|name| json!({ "$ref": format!("#/components/schemas/{name}") }));
+    let leaf = json!({ "type": "integer" });
+    let expr = json!({ "oneOf": [either[0], either[1], leaf] });
+    let components = json!({ "schemas": { "Expr": expr, "Not": node("not"), "Group": node("group") } });
+    let schema = json!({ "$ref": "#/components/schemas/Expr" });
+    let nested = |innermost: &str| {
+        let (open, close) = ("{\"arg\":".repeat(60), ",\"op\":\"not\"}".repeat(60));
+        format!("{open}{innermost}{close}")
+    };
+    check_body("3.1.0", schema.clone(), components.clone(), &nested("1"), "");
+    check_body("3.1.0", schema, components, &nested("\"x\""), "body  fits none of the alternatives");
 }
 
 #[test]
