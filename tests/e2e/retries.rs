@@ -350,11 +350,11 @@ async fn an_answer_that_was_held_gets_no_byte_of_a_later_attempt_s_body() {
     // Whoever round robin begins with: one of two requests meets the living one first.
     for _ in 0..2 {
         client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\nAAAAA").await;
-        let head = client.head().await;
-        if head.status == 503 {
+        let answer = client.head().await;
+        if answer.status == 503 {
             client.send("BBBBB").await;
             gate.open();
-            let body = client.body_of(&head, "PUT").await;
+            let body = client.body_of(&answer, "PUT").await;
             assert_eq!((body.bytes.as_slice(), body.whole), (&b"abcd"[..], true));
             assert_eq!(alive.requests().len(), 1);
             return;
