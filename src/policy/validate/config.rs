@@ -90,7 +90,9 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BodyConfig {
     /// The file: JSON Schema, draft 2020-12 or what its `$schema` names (draft-07 and others), as JSON or YAML. It may
-    /// refer to other files, which are read beside it; references to other hosts are refused.
+    /// refer to other files, which are read beside it; references to other hosts are refused. Alternatives (`anyOf`, `oneOf`)
+    /// that refer back to the whole are asked anew at each level of the value: give such a schema a low `max_depth`, or
+    /// use an OpenAPI description, in which each schema is asked once of each part.
     pub schema: Spanned<String>,
     /// Whether POST, PUT and PATCH need a body. Other methods never do.
     #[serde(default = "yes")]
