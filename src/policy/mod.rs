@@ -265,6 +265,14 @@ impl Policies {
             let message = "a hedge is paid out of `retry.budget`, and `retry` is off";
             compiler.diagnostics.push(Diagnostic::error("dead_setting", written.span, message));
         }
+        if let (Some(written), Some(limits), None) = (&config.rate_limit, &rate_limit, &auth)
+            && let Some(name) = limits.policy.about_callers()
+        {
+            let message =
+                format!("the limit {name:?} is about callers, and nobody says who calls: the route has no `auth`");
+            let help = "add `auth`, or use a key such as \"client.ip\"";
+            compiler.diagnostics.push(Diagnostic::error("dead_setting", written.span, message).help(help));
+        }
         let fallback =
             compiler.slot(fallback.as_ref(), |config, diagnostics| fallback::compile(config, names, diagnostics));
         let policies = Self {

@@ -126,6 +126,12 @@ pub struct Shown<'a> {
 }
 
 impl RateLimit {
+    /// The name of a limit that is about callers, by its key or by whom it exempts: it needs somebody who names them.
+    #[must_use]
+    pub fn about_callers(&self) -> Option<&str> {
+        self.limits.iter().find(|limit| limit.turn() == Turn::AfterAuthentication).map(|limit| &*limit.name)
+    }
+
     /// Takes what `request` costs from every limit of that turn that holds for it, or nothing from any, and notes it in
     /// `charged`. A refusal gives back what was taken in the turn before.
     #[must_use]

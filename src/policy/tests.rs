@@ -188,3 +188,18 @@ proptest! {
         prop_assert_eq!(compiled(&layered).compress.is_some(), on);
     }
 }
+
+#[test]
+fn a_limit_by_caller_needs_somebody_who_names_callers() {
+    for limit in [
+        r#"{"key":"principal","rate":"1/s"}"#,
+        r#"{"key":"jwt:sub","rate":"1/s"}"#,
+        r#"{"key":"client.ip","rate":"1/s","exempt":{"groups":["staff"]}}"#,
+    ] {
+        let limit: rate_limit::Config = serde_json::from_str(limit).expect("a limit");
+        let config = RoutePolicies { rate_limit: set(limit, 4), ..RoutePolicies::default() };
+        let mut diagnostics = Diagnostics::default();
+        assert!(compile(&config, &mut diagnostics).is_none());
+        assert!(diagnostics.as_slice().iter().all(|diagnostic| diagnostic.code == "dead_setting"), "{diagnostics:?}");
+    }
+}
