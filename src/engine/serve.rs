@@ -37,6 +37,8 @@ const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES: u64 = 64 * 1024 * 1024;
 /// How long a connection that was accepted just before the drain may take to begin its first request.
 const FIRST_WORD: Duration = Duration::from_millis(500);
+/// … and how long one that has served requests may take to begin another: a client that is just sending one loses nothing.
+const LAST_WORD: Duration = Duration::from_millis(100);
 /// Streams that a client may have open at once (RFC 9113 §5.1.2).
 const MAX_STREAMS: u32 = 128;
 /// What one stream, and all streams of a connection together, may send before we take it.
@@ -194,11 +196,17 @@ async fn read_head(
         }
         let deadline = if guard.verdict() == GuardVerdict::Idle {
             let silent_until = waits_since.after(silence);
-            // An idle connection owes us nothing and is closed at once; one that is new may still speak.
-            match (draining(cx), first) {
-                (true, false) => return Poll::Ready(HeadRead::Drained),
-                (true, true) => silent_until.min(drained_at.get_or_insert_with(|| clock.now()).after(FIRST_WORD)),
-                (false, _) => silent_until,
+            // One that is new may still speak, and the next request of one that was busy may be on its way: it is served, as
+            // the last. Whoever is silent for longer owes us nothing.
+            if draining(cx) {
+                let drained_at = *drained_at.get_or_insert_with(|| clock.now());
+                let last_word = drained_at.after(if first { FIRST_WORD } else { LAST_WORD });
+                if !first && last_word < silent_until {
+                    return timer.poll_until(cx, clock, last_word).map(|()| HeadRead::Drained);
+                }
+                silent_until.min(last_word)
+            } else {
+                silent_until
             }
         } else {
             let spoke_at = *spoke_at.get_or_insert_with(|| clock.now());
