@@ -265,6 +265,13 @@ impl Policies {
             let message = "a hedge is paid out of `retry.budget`, and `retry` is off";
             compiler.diagnostics.push(Diagnostic::error("dead_setting", written.span, message));
         }
+        if let (Some(written), Some(slot), None) = (&config.retry, &retry, &hedge)
+            && slot.policy.conditions().next().is_none()
+        {
+            let message = "`retry.on` is empty, so nothing is made again";
+            let help = "write `retry = false`; an empty list is for a route with a `hedge`, which needs the budget";
+            compiler.diagnostics.push(Diagnostic::error("dead_setting", written.span, message).help(help));
+        }
         if let (Some(written), Some(limits), None) = (&config.rate_limit, &rate_limit, &auth)
             && let Some(name) = limits.policy.about_callers()
         {

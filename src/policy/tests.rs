@@ -190,6 +190,17 @@ proptest! {
 }
 
 #[test]
+fn retries_of_nothing_are_refused_unless_a_hedge_needs_their_budget() {
+    let nothing = retry::Config { on: Vec::new(), ..retry::Config::default() };
+    let mut config = RoutePolicies { retry: set(nothing, 1), ..RoutePolicies::default() };
+    let mut diagnostics = Diagnostics::default();
+    assert!(compile(&config, &mut diagnostics).is_none());
+    assert_eq!(diagnostics.as_slice().iter().map(|found| found.code).collect::<Vec<_>>(), ["dead_setting"]);
+    config.hedge = set(hedge::Config { after: Spanned::from("p95".parse::<hedge::After>().expect("a quantile")) }, 2);
+    assert!(compiled(&config).hedge.is_some());
+}
+
+#[test]
 fn a_limit_by_caller_needs_somebody_who_names_callers() {
     for limit in [
         r#"{"key":"principal","rate":"1/s"}"#,

@@ -26,6 +26,7 @@ use crate::policy::validate::openapi::{self, Description};
 use crate::policy::validate::{self, References};
 use crate::policy::{Policies, RoutePolicies, Surroundings, fallback};
 use crate::routing::Router;
+use crate::upstream::url::Location;
 use crate::upstream::{self, ClientCertificate, DEMO, Split, Upstream};
 
 /// The most fields of a head that a listener may allow: a map of fields holds no more than 24,576.
@@ -70,9 +71,7 @@ pub fn paths(document: &Document) -> Vec<&Spanned<String>> {
         }
     }
     paths.extend(fallback_steps(document).filter_map(|step| step.file.as_ref()));
-    let sets = document.profile.values().map(|profile| &profile.value);
-    let sets = sets.chain([&document.defaults]).chain(document.route.iter().map(|route| &route.second));
-    paths.extend(sets.filter_map(auth_of).flat_map(auth::Config::files));
+    paths.extend(all_policies(document).filter_map(auth_of).flat_map(auth::Config::files));
     paths.extend(document.rate_limit_store.values().filter_map(|store| store.ca.as_ref()));
     paths
 }
@@ -85,9 +84,7 @@ fn auth_of(policies: &RoutePolicies) -> Option<&auth::Config> {
 #[must_use]
 pub fn spec_paths(document: &Document) -> Vec<&Spanned<String>> {
     let mut paths: Vec<_> = document.openapi.values().map(|config| &config.file).collect();
-    let of_routes = document.route.iter().map(|route| &route.second);
-    let sets = [&document.defaults].into_iter().chain(document.profile.values().map(|profile| &profile.value));
-    for policies in sets.chain(of_routes) {
+    for policies in all_policies(document) {
         let validate = policies.validate.as_ref().and_then(|written| written.as_set());
         paths.extend(validate.into_iter().flat_map(validate::Config::files));
     }
@@ -135,6 +132,7 @@ pub fn compile(input: &Input<'_>, diagnostics: &mut Diagnostics) -> Option<Snaps
     let matches = matches.map(|(at, (written, name))| (at, name, &written.first.r#match));
     let found = Router::build(matches, diagnostics);
     unused(document, diagnostics);
+    lone_hedges(document, &routes, &upstreams, diagnostics);
     if diagnostics.errors() > errors {
         return None;
     }
@@ -597,6 +595,27 @@ fn check_target(route: &Spanned<RouteConfig>, policies: &Policies, diagnostics: 
     }
 }
 
+/// A hedge goes to another endpoint. A warning, not an error: an upstream may be scaled to one for a while.
+fn lone_hedges(document: &Document, routes: &[Route], upstreams: &[UpstreamEntry], diagnostics: &mut Diagnostics) {
+    if routes.len() != document.route.len() {
+        return; // a route has mistakes of its own, which are told
+    }
+    let is_lone = |index: &usize| {
+        upstreams.get(*index).is_some_and(|entry| {
+            let mut declared = entry.upstream.roster().declared();
+            let first = declared.next();
+            first.is_some_and(|(url, _)| !matches!(url.location, Location::Name { .. })) && declared.next().is_none()
+        })
+    };
+    for (written, route) in document.route.iter().zip(routes) {
+        let Some(key) = written.second.hedge.as_ref().filter(|_| route.policies.hedge.is_some()) else { continue };
+        if route.upstream.as_ref().is_some_and(|split| split.iter().all(|(index, _)| is_lone(index))) {
+            let message = "a hedge goes to another endpoint, and there is one only: no request is hedged";
+            diagnostics.push(Diagnostic::warning("dead_setting", key.span, message).help("give the upstream another"));
+        }
+    }
+}
+
 /// What is defined and never used is probably misspelt somewhere else.
 fn unused(document: &Document, diagnostics: &mut Diagnostics) {
     let named = references(document);
@@ -606,17 +625,12 @@ fn unused(document: &Document, diagnostics: &mut Diagnostics) {
             diagnostics.push(Diagnostic::warning("unused", config.span, message));
         }
     }
-    let policies = || {
-        let routes = document.route.iter().map(|route| &route.second);
-        let profiles = document.profile.values().map(|profile| &profile.value);
-        [&document.defaults].into_iter().chain(profiles).chain(routes)
-    };
     for (name, config) in &document.openapi {
         let uses = |policies: &RoutePolicies| {
             let validate = policies.validate.as_ref().and_then(|written| written.as_set());
             validate.and_then(|validate| validate.openapi.as_ref()).is_some_and(|used| used.value == *name)
         };
-        if !policies().any(uses) {
+        if !all_policies(document).any(uses) {
             let message = format!("description {name:?} is used by no route");
             diagnostics.push(Diagnostic::warning("unused", config.span, message));
         }

@@ -495,11 +495,14 @@ fn compile_forward(
     let name = |written: &Spanned<String>, diagnostics: &mut Diagnostics| {
         fields::compile_name(written, written.span, diagnostics)
     };
-    let names = |list: &[Spanned<String>], diagnostics: &mut Diagnostics| -> Vec<HeaderName> {
-        list.iter().filter_map(|written| name(written, diagnostics)).collect()
-    };
-    let request_headers = names(&config.request_headers, diagnostics);
-    let copy_headers = names(&config.copy_headers, diagnostics);
+    let request_headers: Vec<HeaderName> =
+        config.request_headers.iter().filter_map(|written| name(written, diagnostics)).collect();
+    let copied = |written: &Spanned<String>| identity::compile_name(written, written.span, diagnostics);
+    let copy_headers: Vec<HeaderName> = config.copy_headers.iter().filter_map(copied).collect();
+    if let (Some(groups), None) = (&config.groups, &config.principal) {
+        let nobody = Diagnostic::error("missing_key", groups.span, "groups of a caller without a name are not kept");
+        diagnostics.push(nobody.help("give `principal`, the field of the answer that names the caller"));
+    }
     let principal = config.principal.as_ref().and_then(|written| name(written, diagnostics));
     let groups = config.groups.as_ref().and_then(|written| name(written, diagnostics));
     let (origin, target, authority) = target(&config.url, diagnostics)?;

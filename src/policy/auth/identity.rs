@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use crate::model::diagnostic::{Diagnostic, Diagnostics};
 use crate::model::fields;
 use crate::model::principal::Principal;
-use crate::model::source::Spanned;
+use crate::model::source::{SourceSpan, Spanned};
 
 /// What a field says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,21 @@ pub(super) enum Said {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity(Vec<(HeaderName, Said)>);
 
+/// Fields that the gateway writes of every request after those of identity, which would be lost in them.
+const OF_THE_GATEWAY: [HeaderName; 3] =
+    [HOST, HeaderName::from_static("x-request-id"), HeaderName::from_static("traceparent")];
+
+/// Reads the name of a field that the upstream is told of the caller in.
+pub(super) fn compile_name(written: &str, span: SourceSpan, diagnostics: &mut Diagnostics) -> Option<HeaderName> {
+    let name = fields::compile_name(written, span, diagnostics)?;
+    if OF_THE_GATEWAY.contains(&name) {
+        let error = Diagnostic::error("reserved_field", span, format!("the gateway writes this field itself: {name}"));
+        diagnostics.push(error.help("tell upstreams of the caller in a field of its own, such as x-user"));
+        return None;
+    }
+    Some(name)
+}
+
 /// The fields of a route that does not name its own.
 pub(super) fn default_headers() -> BTreeMap<String, Spanned<String>> {
     [("x-portcullis-principal", "principal"), ("x-portcullis-groups", "groups")]
@@ -38,7 +53,7 @@ impl Identity {
     pub(super) fn compile(config: &BTreeMap<String, Spanned<String>>, diagnostics: &mut Diagnostics) -> Self {
         let mut written = Vec::new();
         for (name, said) in config {
-            let name = fields::compile_name(name, said.span, diagnostics);
+            let name = compile_name(name, said.span, diagnostics);
             let said = match said.value.as_str() {
                 "principal" => Some(Said::Principal),
                 "groups" => Some(Said::Groups),

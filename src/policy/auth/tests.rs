@@ -469,7 +469,11 @@ fn settings_that_can_t_be_are_refused() {
     check("jwt = { issuer = 'i', audience = 'a', jwks = 'keys.json' }", "unreadable_file");
     check("forward = { url = '127.0.0.1:4000' }", "bad_value");
     check("forward = { url = 'http://a/#x' }", "bad_value");
-    check("forward = { url = 'http://a/', copy_headers = ['connection'] }", "reserved_field");
+    for field in ["connection", "host", "X-Request-ID", "traceparent"] {
+        check(&format!("forward = {{ url = 'http://a/', copy_headers = ['{field}'] }}"), "reserved_field");
+        check(&format!("forward = {{ url = 'http://a/' }}\nheaders = {{ {field} = 'principal' }}"), "reserved_field");
+    }
+    check("forward = { url = 'http://a/', groups = 'remote-groups' }", "missing_key");
     check(&format!("{}\nrealm = 'a\"b'", jwt("leeway = '1s'")), "bad_value");
     check(&format!("{}\nheaders = {{ x-user = 'name' }}", jwt("leeway = '1s'")), "bad_value");
 }
